@@ -1,0 +1,25 @@
+//! Where secrets come from: never from the resource itself.
+
+use kube::KubeSchema;
+use serde::{Deserialize, Serialize};
+
+/// One key of a Secret in the same namespace. On one machine it is the file `NAME/KEY` in the secrets directory.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SecretKeyRef {
+    /// Name of the Secret.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Key within the Secret.
+    #[schemars(length(min = 1, max = 253))]
+    pub key: String,
+}
+
+/// A Secret of type `kubernetes.io/tls`: `tls.crt`, `tls.key`, and for verified clients `ca.crt`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TlsSecretRef {
+    /// Name of the Secret.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}

@@ -1,0 +1,1 @@
+//! Reading resources from YAML, with the place of each field.

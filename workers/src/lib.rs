@@ -1,0 +1,7 @@
+//! The pipeline around the engine: the roles, the two seams they stand on ([`broker`], [`store`]), and the command line.
+
+pub mod broker;
+pub mod ingest;
+pub mod metrics;
+pub mod secrets;
+pub mod store;
