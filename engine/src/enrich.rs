@@ -32,7 +32,12 @@ impl Step {
     /// # Errors
     /// Every problem found: a program that does not compile (with its line and column), a Watchlist or database that is not there,
     /// a test that does not hold (with what came out instead).
-    pub fn compile(name: &str, spec: &EnrichmentSpec, watchlists: &BTreeMap<String, Arc<Watchlist>>, assets: &Assets) -> Result<Self, Vec<Problem>> {
+    pub fn compile(
+        name: &str,
+        spec: &EnrichmentSpec,
+        watchlists: &BTreeMap<String, Arc<Watchlist>>,
+        assets: &Assets,
+    ) -> Result<Self, Vec<Problem>> {
         let _ = (name, spec, watchlists, assets);
         unimplemented!()
     }

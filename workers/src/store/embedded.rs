@@ -7,12 +7,13 @@
 //! FOLDER/alerts/, responses/     indices of them, derived
 //! ```
 //!
-//! Time series are written by one thread ([`indexer`]), records by whoever calls, and followed by a second thread ([`records`]). A write is
+//! Time series are written by one thread ([`indexer`]), records by whoever calls, and followed by a second thread ([`follower`]). A write is
 //! durable when it is answered: a process killed at any moment leaves a store that opens, with all that was answered in it. Nothing here
 //! blocks the async runtime, but for dropping a store that was not closed, which waits for the threads to end.
 
 mod aggregations;
 mod document;
+mod follower;
 mod indexer;
 mod newest;
 mod partition;
@@ -23,6 +24,8 @@ mod schema;
 mod search;
 mod series;
 mod syntax;
+#[cfg(test)]
+mod syntax_tests;
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{File, TryLockError};
@@ -37,14 +40,13 @@ use tantivy::Searcher;
 use tokio::sync::{Semaphore, oneshot};
 
 use self::document::Prepared;
+use self::follower::{Follower, Indices, open_indices};
 use self::indexer::{Bulk, Indexer, Write};
-use self::partition::{Partition, index_failed, unavailable};
-use self::records::{Follower, Records};
+use self::partition::{Partition, index_failed, sweep, unavailable};
+use self::records::Records;
 use self::search::Search;
 use self::series::{Series, day_of, start_of};
-use super::{
-    Document, Family, ItemResult, Put, PutOutcome, Record, Rejection, SearchRequest, SearchResponse, Store, StoreError,
-};
+use super::{Document, Family, ItemResult, Put, PutOutcome, Record, Rejection, SearchRequest, SearchResponse, Store, StoreError};
 
 /// So many bulks are prepared or written at a time; more wait.
 const MAX_BULKS: usize = 64;
@@ -76,10 +78,12 @@ pub struct EmbeddedStore {
     refresh: Duration,
     series: Arc<HashMap<Family, Series>>,
     records: Arc<Records>,
+    /// Of the records.
+    indices: Arc<Indices>,
     bulks: Arc<Semaphore>,
     searches: Arc<Semaphore>,
     index: Sender<indexer::Command>,
-    follow: Sender<records::Command>,
+    follow: Sender<follower::Command>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     _lock: Arc<File>,
 }
@@ -99,12 +103,14 @@ impl EmbeddedStore {
             series.insert(family, Series::open(folder.join(family.as_str()))?);
         }
         let series = Arc::new(series);
+        sweep(folder).map_err(|error| unavailable(folder, &error))?;
         let records = Arc::new(Records::open(folder)?);
+        let indices = Arc::new(open_indices(folder, &records)?);
 
         let (index, index_commands) = channel();
         let (follow, follow_commands) = channel();
         let indexer = Indexer::new(Arc::clone(&series), options.index_buffer_bytes.max(MIN_INDEX_BUFFER));
-        let follower = Follower::new(Arc::clone(&records), RECORDS_BUFFER);
+        let follower = Follower::new(Arc::clone(&records), Arc::clone(&indices), RECORDS_BUFFER);
         // Each thread holds the lock, so that the folder is free only when the last of them has ended.
         let (indexer_lock, follower_lock) = (Arc::clone(&lock), Arc::clone(&lock));
         let threads = vec![
@@ -121,6 +127,7 @@ impl EmbeddedStore {
             refresh: options.refresh,
             series,
             records,
+            indices,
             bulks: Arc::new(Semaphore::new(MAX_BULKS)),
             searches: Arc::new(Semaphore::new(MAX_SEARCHES)),
             index,
@@ -134,7 +141,7 @@ impl EmbeddedStore {
     fn stop(&self) -> Vec<JoinHandle<()>> {
         // A thread that is gone needs no telling.
         let _ = self.index.send(indexer::Command::Close);
-        let _ = self.follow.send(records::Command::Close);
+        let _ = self.follow.send(follower::Command::Close);
         std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -164,7 +171,7 @@ impl Store for EmbeddedStore {
         }
         let records = Arc::clone(&self.records);
         let outcomes = blocking(move || records.put(&puts)).await?;
-        self.follow.send(records::Command::Changed).map_err(|_| closed())?;
+        self.follow.send(follower::Command::Changed).map_err(|_| closed())?;
         Ok(outcomes)
     }
 
@@ -179,14 +186,14 @@ impl Store for EmbeddedStore {
     async fn search(&self, family: Family, request: SearchRequest) -> Result<SearchResponse, StoreError> {
         let search = Search::new(&request, jiff::Timestamp::now())?;
         let _permit = Arc::clone(&self.searches).acquire_owned().await.map_err(|_| closed())?;
-        let (series, records, refresh) = (Arc::clone(&self.series), Arc::clone(&self.records), self.refresh);
+        let (series, indices, refresh) = (Arc::clone(&self.series), Arc::clone(&self.indices), self.refresh);
         blocking(move || {
             let mut searchers: Vec<Searcher> = Vec::new();
             let mut add = |partition: &Partition| -> Result<(), StoreError> {
                 searchers.push(partition.searcher(refresh).map_err(|error| index_failed(&error))?);
                 Ok(())
             };
-            if let Some(partition) = records.index(family) {
+            if let Some(partition) = indices.get(&family) {
                 add(partition)?;
             }
             if let Some(series) = series.get(&family) {
@@ -205,13 +212,12 @@ impl Store for EmbeddedStore {
 
     async fn refresh(&self) -> Result<(), StoreError> {
         let (asker, caught_up) = oneshot::channel();
-        self.follow.send(records::Command::CatchUp(asker)).map_err(|_| closed())?;
+        self.follow.send(follower::Command::CatchUp(asker)).map_err(|_| closed())?;
         caught_up.await.map_err(|_| closed())??;
-        let (series, records) = (Arc::clone(&self.series), Arc::clone(&self.records));
+        let (series, indices) = (Arc::clone(&self.series), Arc::clone(&self.indices));
         blocking(move || {
             let open_days = series.values().flat_map(Series::open_partitions);
-            let indices = records::FAMILIES.into_iter().filter_map(|family| records.index(family).cloned());
-            for partition in open_days.chain(indices) {
+            for partition in open_days.chain(indices.values().cloned()) {
                 partition.searcher(Duration::ZERO).map_err(|error| index_failed(&error))?;
             }
             Ok(())
@@ -229,7 +235,7 @@ impl Store for EmbeddedStore {
         }
         let records = Arc::clone(&self.records);
         let deleted = blocking(move || records.delete_older_than(family, received_millis)).await?;
-        self.follow.send(records::Command::Changed).map_err(|_| closed())?;
+        self.follow.send(follower::Command::Changed).map_err(|_| closed())?;
         Ok(deleted)
     }
 

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tantivy::indexer::{IndexWriterOptions, LogMergePolicy};
 use tantivy::directory::MmapDirectory;
+use tantivy::indexer::{IndexWriterOptions, LogMergePolicy};
 use tantivy::{Index, IndexReader, IndexWriter, ReloadPolicy, Searcher, TantivyError};
 
 use super::document::Prepared;
@@ -40,12 +40,11 @@ struct Freshness {
 impl Partition {
     /// Opens the index in a folder, or makes it.
     pub(super) fn open(folder: &Path) -> Result<Self, StoreError> {
-        std::fs::create_dir_all(folder).map_err(|error| unavailable(folder, &error))?;
+        create_folder(folder).map_err(|error| unavailable(folder, &error))?;
         let open = || -> tantivy::Result<(Index, IndexReader)> {
             let index = Index::open_or_create(MmapDirectory::open(folder)?, FIELDS.schema.clone())?;
             register_tokenizers(&index);
-            let reader =
-                index.reader_builder().reload_policy(ReloadPolicy::Manual).doc_store_cache_num_blocks(CACHED_BLOCKS).try_into()?;
+            let reader = index.reader_builder().reload_policy(ReloadPolicy::Manual).doc_store_cache_num_blocks(CACHED_BLOCKS).try_into()?;
             Ok((index, reader))
         };
         let (index, reader) = open().map_err(|error| match error {
@@ -60,7 +59,8 @@ impl Partition {
 
     /// A writer; there can be only one at a time. It has one indexing thread and one for merges.
     pub(super) fn writer(&self, buffer_bytes: usize) -> tantivy::Result<IndexWriter<Prepared>> {
-        let options = IndexWriterOptions::builder().num_worker_threads(1).num_merge_threads(1).memory_budget_per_thread(buffer_bytes).build();
+        let options =
+            IndexWriterOptions::builder().num_worker_threads(1).num_merge_threads(1).memory_budget_per_thread(buffer_bytes).build();
         let writer = self.index.writer_with_options(options)?;
         let mut policy = LogMergePolicy::default();
         policy.set_max_docs_before_merge(MAX_DOCS_TO_MERGE);
@@ -92,6 +92,17 @@ impl Partition {
     fn freshness(&self) -> MutexGuard<'_, Freshness> {
         self.freshness.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Makes a folder where there is none. Its parent is synced, or it would not outlive a power failure with all that is synced in it.
+fn create_folder(folder: &Path) -> std::io::Result<()> {
+    if !folder.exists() {
+        std::fs::create_dir_all(folder)?;
+        if let Some(parent) = folder.parent() {
+            std::fs::File::open(parent)?.sync_all()?;
+        }
+    }
+    Ok(())
 }
 
 /// An error of the disk or of an index, as the store's.

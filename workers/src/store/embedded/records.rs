@@ -1,47 +1,46 @@
-//! Records: the truth in one redb file, and an index of it to search.
+//! Records: the truth, in one redb file.
 //!
-//! A write is a redb transaction and is durable when it returns. The index is derived: it follows the list of changes that the same
-//! transaction writes, and its commits say how far they got, so that a crash at any moment costs a moment of catching up. An index that is
-//! lost or not readable is built anew.
+//! A write is a transaction and is durable when it returns. With it goes a line in the family's list of changes, which the index of the
+//! family follows ([`super::follower`]).
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | `alerts`, `responses` | id | version, receive time, JSON |
+//! | `alerts-changes`, `responses-changes` | version of the last change | id; one without a record was deleted |
+//! | `last-version` | nothing | the version last given |
+//!
+//! Versions rise over all records, so that none comes twice for an id, not even after a deletion. After a failure of the disk redb answers
+//! nothing more; the file is then opened anew.
 
-use std::collections::HashMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::sync::{PoisonError, RwLock};
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use serde_json::{Map, Value};
-use tantivy::{IndexWriter, Term};
-use tokio::sync::oneshot;
-use tracing::warn;
 
 use super::document::Prepared;
-use super::partition::{Partition, index_failed, remove_folder, sweep, unavailable};
-use super::schema::FIELDS;
+use super::partition::unavailable;
 use crate::store::{Expected, Family, Put, PutOutcome, Record, StoreError};
 
 /// The families that are records.
 pub(super) const FAMILIES: [Family; 2] = [Family::Alerts, Family::Responses];
-/// The version last given, under the one key there is. Versions rise over all records, so one never comes twice for an id, not even
-/// after a deletion.
+
 const LAST_VERSION: TableDefinition<'_, (), u64> = TableDefinition::new("last-version");
-/// So many changes go into one commit of the index.
-const MAX_CHANGES: usize = 5_000;
+/// Memory for pages of the file, in bytes.
+const CACHE_BYTES: usize = 32 << 20;
+/// So many changes are read at a time.
+const MAX_CHANGES: usize = 2_000;
 /// So many records are deleted in one transaction.
 const MAX_DELETIONS: usize = 5_000;
-/// After a failure the index tries to catch up again after this time.
-const RETRY: Duration = Duration::from_secs(1);
 
 /// A record as it lies in its table: version, receive time, JSON.
 type Row = (u64, i64, &'static [u8]);
 
-/// Records of a family by id.
 fn rows(family: Family) -> TableDefinition<'static, &'static str, Row> {
     TableDefinition::new(family.as_str())
 }
 
-/// Ids of a family by the version of their last change, the order in which the index follows. An id without a record is a deletion.
 fn changes(family: Family) -> TableDefinition<'static, u64, &'static str> {
     TableDefinition::new(match family {
         Family::Responses => "responses-changes",
@@ -49,31 +48,27 @@ fn changes(family: Family) -> TableDefinition<'static, u64, &'static str> {
     })
 }
 
+/// A change of a record.
+pub(super) struct Change {
+    pub(super) version: u64,
+    pub(super) id: String,
+    /// Receive time in milliseconds since 1970, and the document; `None` where it was deleted.
+    pub(super) record: Option<(i64, Map<String, Value>)>,
+}
+
 /// All records.
 pub(super) struct Records {
     path: PathBuf,
-    database: Database,
-    indices: HashMap<Family, Arc<Partition>>,
+    /// `None` after a failure, until it is opened anew.
+    database: RwLock<Option<Database>>,
 }
 
 impl Records {
-    /// Opens the file and the indices in a folder, or makes them.
+    /// Opens the file in a folder, or makes it.
     pub(super) fn open(folder: &Path) -> Result<Self, StoreError> {
-        let path = folder.join("records.redb");
-        let database = Database::create(&path).map_err(|error| unavailable(&path, &error))?;
-        sweep(folder).map_err(|error| unavailable(folder, &error))?;
-        let mut indices = HashMap::new();
-        let records = Self { path, database, indices: HashMap::new() };
-        let last = records.create_tables()?;
-        for family in FAMILIES {
-            indices.insert(family, Arc::new(open_index(&folder.join(family.as_str()), last)?));
-        }
-        Ok(Self { indices, ..records })
-    }
-
-    /// The index of a family.
-    pub(super) fn index(&self, family: Family) -> Option<&Arc<Partition>> {
-        self.indices.get(&family)
+        let records = Self { path: folder.join("records.redb"), database: RwLock::new(None) };
+        records.with(|_| Ok(()))?;
+        Ok(records)
     }
 
     /// Writes records in one transaction; durable when it returns.
@@ -85,51 +80,34 @@ impl Records {
             Prepared::from_parts(put.id.clone(), put.received_millis, put.body.clone())
                 .map_err(|refusal| StoreError::BadRequest(format!("{} {}: {refusal}", put.family, put.id)))?;
         }
-        let transaction = self.begin()?;
-        let mut outcomes = Vec::with_capacity(puts.len());
-        for put in puts {
-            outcomes.push(self.put_one(&transaction, put)?);
-        }
-        transaction.commit().map_err(|error| self.failed(&error))?;
-        Ok(outcomes)
-    }
-
-    fn put_one(&self, transaction: &WriteTransaction, put: &Put) -> Result<PutOutcome, StoreError> {
-        let mut rows = transaction.open_table(rows(put.family)).map_err(|error| self.failed(&error))?;
-        let there = match rows.get(put.id.as_str()).map_err(|error| self.failed(&error))? {
-            Some(row) => Some(self.record(&put.id, row.value())?),
-            None => None,
-        };
-        let found = there.as_ref().map_or(Expected::Absent, |record| Expected::Version(record.version));
-        if found != put.expected {
-            return Ok(PutOutcome::Conflict(there));
-        }
-        let version = self.next_version(transaction)?;
-        let json = serde_json::to_vec(&put.body).map_err(|error| StoreError::BadRequest(format!("{}: {error}", put.id)))?;
-        rows.insert(put.id.as_str(), (version, put.received_millis, json.as_slice())).map_err(|error| self.failed(&error))?;
-        let mut changes = transaction.open_table(changes(put.family)).map_err(|error| self.failed(&error))?;
-        if let Some(before) = there {
-            changes.remove(before.version).map_err(|error| self.failed(&error))?;
-        }
-        changes.insert(version, put.id.as_str()).map_err(|error| self.failed(&error))?;
-        Ok(PutOutcome::Written(version))
+        self.with(|database| {
+            let transaction = database.begin_write()?;
+            let outcomes = puts.iter().map(|put| put_one(&transaction, put)).collect::<Result<_, _>>()?;
+            transaction.commit()?;
+            Ok(outcomes)
+        })
     }
 
     /// The record of an id.
     pub(super) fn get(&self, family: Family, id: &str) -> Result<Option<Record>, StoreError> {
-        let transaction = self.database.begin_read().map_err(|error| self.failed(&error))?;
-        let rows = transaction.open_table(rows(family)).map_err(|error| self.failed(&error))?;
-        let row = rows.get(id).map_err(|error| self.failed(&error))?;
-        row.map(|row| self.record(id, row.value())).transpose()
+        self.with(|database| {
+            let rows = database.begin_read()?.open_table(rows(family))?;
+            let Some(row) = rows.get(id)? else { return Ok(None) };
+            let (version, _, json) = row.value();
+            Ok(Some(Record { version, body: read(id, json)? }))
+        })
     }
 
     /// Deletes the records received before a time; returns how many.
     pub(super) fn delete_older_than(&self, family: Family, received_millis: i64) -> Result<u64, StoreError> {
         let mut deleted = 0;
         loop {
-            let transaction = self.begin()?;
-            let count = self.delete_some(&transaction, family, received_millis)?;
-            transaction.commit().map_err(|error| self.failed(&error))?;
+            let count = self.with(|database| {
+                let transaction = database.begin_write()?;
+                let count = delete_some(&transaction, family, received_millis)?;
+                transaction.commit()?;
+                Ok(count)
+            })?;
             deleted += count as u64;
             if count < MAX_DELETIONS {
                 return Ok(deleted);
@@ -137,229 +115,142 @@ impl Records {
         }
     }
 
-    fn delete_some(&self, transaction: &WriteTransaction, family: Family, received_millis: i64) -> Result<usize, StoreError> {
-        let mut rows = transaction.open_table(rows(family)).map_err(|error| self.failed(&error))?;
-        let mut old = Vec::new();
-        for row in rows.iter().map_err(|error| self.failed(&error))? {
-            let (id, row) = row.map_err(|error| self.failed(&error))?;
-            let (version, received, _) = row.value();
-            if received < received_millis {
-                old.push((id.value().to_owned(), version));
-                if old.len() == MAX_DELETIONS {
-                    break;
-                }
+    /// The version last given.
+    pub(super) fn last_version(&self) -> Result<u64, StoreError> {
+        self.with(|database| Ok(database.begin_read()?.open_table(LAST_VERSION)?.get(())?.map_or(0, |last| last.value())))
+    }
+
+    /// The changes of a family after a version, in order, as many as go into one commit.
+    pub(super) fn changes_after(&self, family: Family, version: u64) -> Result<Vec<Change>, StoreError> {
+        self.with(|database| {
+            let transaction = database.begin_read()?;
+            let rows = transaction.open_table(rows(family))?;
+            let changes = transaction.open_table(changes(family))?;
+            let mut found = Vec::new();
+            for change in changes.range(version + 1..)?.take(MAX_CHANGES) {
+                let (version, id) = change?;
+                let id = id.value().to_owned();
+                let record = match rows.get(id.as_str())? {
+                    None => None,
+                    Some(row) => {
+                        let (_, received_millis, json) = row.value();
+                        Some((received_millis, read(&id, json)?))
+                    }
+                };
+                found.push(Change { version: version.value(), id, record });
             }
-        }
-        let mut changes = transaction.open_table(changes(family)).map_err(|error| self.failed(&error))?;
-        for (id, version) in &old {
-            rows.remove(id.as_str()).map_err(|error| self.failed(&error))?;
-            changes.remove(version).map_err(|error| self.failed(&error))?;
-            changes.insert(self.next_version(transaction)?, id.as_str()).map_err(|error| self.failed(&error))?;
-        }
-        Ok(old.len())
-    }
-
-    /// Makes the tables, so that readers find them; returns the version last given.
-    fn create_tables(&self) -> Result<u64, StoreError> {
-        let transaction = self.begin()?;
-        for family in FAMILIES {
-            transaction.open_table(rows(family)).map_err(|error| self.failed(&error))?;
-            transaction.open_table(changes(family)).map_err(|error| self.failed(&error))?;
-        }
-        let last = {
-            let table = transaction.open_table(LAST_VERSION).map_err(|error| self.failed(&error))?;
-            table.get(()).map_err(|error| self.failed(&error))?.map_or(0, |last| last.value())
-        };
-        transaction.commit().map_err(|error| self.failed(&error))?;
-        Ok(last)
-    }
-
-    fn next_version(&self, transaction: &WriteTransaction) -> Result<u64, StoreError> {
-        let mut table = transaction.open_table(LAST_VERSION).map_err(|error| self.failed(&error))?;
-        let version = table.get(()).map_err(|error| self.failed(&error))?.map_or(0, |last| last.value()) + 1;
-        table.insert((), version).map_err(|error| self.failed(&error))?;
-        Ok(version)
-    }
-
-    fn begin(&self) -> Result<WriteTransaction, StoreError> {
-        self.database.begin_write().map_err(|error| self.failed(&error))
-    }
-
-    fn record(&self, id: &str, (version, _, json): (u64, i64, &[u8])) -> Result<Record, StoreError> {
-        let body: Map<String, Value> =
-            serde_json::from_slice(json).map_err(|error| StoreError::Unavailable(format!("{}, {id}: {error}", self.path.display())))?;
-        Ok(Record { version, body })
-    }
-
-    fn failed(&self, error: &dyn std::fmt::Display) -> StoreError {
-        unavailable(&self.path, error)
-    }
-
-    /// The changes after a version, at most [`MAX_CHANGES`]: version, id, and the record where it still is.
-    #[expect(clippy::type_complexity, reason = "a row of a query, taken apart at once")]
-    fn changes_after(&self, family: Family, version: u64) -> Result<Vec<(u64, String, Option<(i64, Record)>)>, StoreError> {
-        let transaction = self.database.begin_read().map_err(|error| self.failed(&error))?;
-        let rows = transaction.open_table(rows(family)).map_err(|error| self.failed(&error))?;
-        let changes = transaction.open_table(changes(family)).map_err(|error| self.failed(&error))?;
-        let mut found = Vec::new();
-        for change in changes.range(version + 1..).map_err(|error| self.failed(&error))?.take(MAX_CHANGES) {
-            let (version, id) = change.map_err(|error| self.failed(&error))?;
-            let id = id.value().to_owned();
-            let row = rows.get(id.as_str()).map_err(|error| self.failed(&error))?;
-            let record = row.map(|row| Ok((row.value().1, self.record(&id, row.value())?))).transpose()?;
-            found.push((version.value(), id, record));
-        }
-        Ok(found)
+            Ok(found)
+        })
     }
 
     /// Forgets deletions that the index has followed.
-    fn forget_deletions(&self, family: Family, versions: &[u64]) -> Result<(), StoreError> {
+    pub(super) fn forget_deletions(&self, family: Family, versions: &[u64]) -> Result<(), StoreError> {
         if versions.is_empty() {
             return Ok(());
         }
-        let transaction = self.begin()?;
-        {
-            let mut changes = transaction.open_table(changes(family)).map_err(|error| self.failed(&error))?;
-            for version in versions {
-                changes.remove(version).map_err(|error| self.failed(&error))?;
+        self.with(|database| {
+            let transaction = database.begin_write()?;
+            {
+                let mut changes = transaction.open_table(changes(family))?;
+                for version in versions {
+                    changes.remove(version)?;
+                }
+            }
+            Ok(transaction.commit()?)
+        })
+    }
+
+    /// Works on the file; opens it first where that is needed. After an error nothing is kept of it in memory.
+    fn with<T>(&self, work: impl Fn(&Database) -> Result<T, redb::Error>) -> Result<T, StoreError> {
+        let failed = |error: &redb::Error| unavailable(&self.path, error);
+        if self.database.read().unwrap_or_else(PoisonError::into_inner).is_none() {
+            let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
+            if database.is_none() {
+                *database = Some(open(&self.path).map_err(|error| failed(&error))?);
             }
         }
-        transaction.commit().map_err(|error| self.failed(&error))
+        let outcome = match &*self.database.read().unwrap_or_else(PoisonError::into_inner) {
+            Some(database) => work(database),
+            None => Err(redb::Error::PreviousIo),
+        };
+        outcome.map_err(|error| {
+            *self.database.write().unwrap_or_else(PoisonError::into_inner) = None;
+            failed(&error)
+        })
     }
 }
 
-/// Opens an index of records. One that cannot be read, or that is ahead of the records, is thrown away to be built anew.
-fn open_index(folder: &Path, last_version: u64) -> Result<Partition, StoreError> {
-    let usable = Partition::open(folder)
-        .and_then(|partition| Ok((followed(&partition)? <= last_version).then_some(partition)))
-        .unwrap_or_else(|error| {
-            warn!(folder = %folder.display(), %error, "an index of records cannot be read");
-            None
-        });
-    match usable {
-        Some(partition) => Ok(partition),
-        None => {
-            warn!(folder = %folder.display(), "an index of records is built anew");
-            remove_folder(folder).map_err(|error| unavailable(folder, &error))?;
-            Partition::open(folder)
+/// Opens the file, and makes it and its tables where there are none.
+fn open(path: &Path) -> Result<Database, redb::Error> {
+    let is_new = !path.exists();
+    let database = Database::builder().set_cache_size(CACHE_BYTES).create(path)?;
+    if let Some(folder) = path.parent().filter(|_| is_new) {
+        // A new file outlives a power failure only if the folder that names it is synced too.
+        File::open(folder)?.sync_all()?;
+    }
+    let transaction = database.begin_write()?;
+    transaction.open_table(LAST_VERSION)?;
+    for family in FAMILIES {
+        transaction.open_table(rows(family))?;
+        transaction.open_table(changes(family))?;
+    }
+    transaction.commit()?;
+    Ok(database)
+}
+
+fn put_one(transaction: &WriteTransaction, put: &Put) -> Result<PutOutcome, redb::Error> {
+    let mut rows = transaction.open_table(rows(put.family))?;
+    let there = match rows.get(put.id.as_str())? {
+        None => None,
+        Some(row) => {
+            let (version, _, json) = row.value();
+            Some(Record { version, body: read(&put.id, json)? })
         }
+    };
+    let found = there.as_ref().map_or(Expected::Absent, |record| Expected::Version(record.version));
+    if found != put.expected {
+        return Ok(PutOutcome::Conflict(there));
     }
-}
-
-/// The last version that an index has followed.
-fn followed(partition: &Partition) -> Result<u64, StoreError> {
-    let payload = partition.commit_payload().map_err(|error| index_failed(&error))?;
-    Ok(payload.and_then(|payload| payload.parse().ok()).unwrap_or(0))
-}
-
-/// What the thread that keeps the indices up to date is asked to do.
-pub(super) enum Command {
-    /// Something was written.
-    Changed,
-    /// Catch up now, and answer when done.
-    CatchUp(oneshot::Sender<Result<(), StoreError>>),
-    /// Catch up and end.
-    Close,
-}
-
-/// The thread that keeps the indices up to date.
-pub(super) struct Follower {
-    records: Arc<Records>,
-    buffer_bytes: usize,
-    writers: HashMap<Family, IndexWriter<Prepared>>,
-}
-
-impl Follower {
-    pub(super) fn new(records: Arc<Records>, buffer_bytes: usize) -> Self {
-        Self { records, buffer_bytes, writers: HashMap::new() }
+    let version = next_version(transaction)?;
+    let json = serde_json::to_vec(&put.body).map_err(std::io::Error::from)?;
+    rows.insert(put.id.as_str(), (version, put.received_millis, json.as_slice()))?;
+    let mut changes = transaction.open_table(changes(put.family))?;
+    if let Some(before) = there {
+        changes.remove(before.version)?;
     }
+    changes.insert(version, put.id.as_str())?;
+    Ok(PutOutcome::Written(version))
+}
 
-    /// Works until told to close, or until nobody can ask any more. Catches up at once, then after each change.
-    pub(super) fn run(mut self, commands: &Receiver<Command>) {
-        let mut behind = self.catch_up_all().is_err();
-        loop {
-            let command = if behind {
-                match commands.recv_timeout(RETRY) {
-                    Ok(command) => command,
-                    Err(RecvTimeoutError::Timeout) => Command::Changed,
-                    Err(RecvTimeoutError::Disconnected) => break,
-                }
-            } else {
-                match commands.recv() {
-                    Ok(command) => command,
-                    Err(_) => break,
-                }
-            };
-            let mut askers = Vec::new();
-            let mut close = false;
-            for command in std::iter::once(command).chain(commands.try_iter()) {
-                match command {
-                    Command::Changed => {}
-                    Command::CatchUp(asker) => askers.push(asker),
-                    Command::Close => close = true,
-                }
-            }
-            let done = self.catch_up_all();
-            behind = done.is_err();
-            for asker in askers {
-                // The asker may be gone.
-                let _ = asker.send(done.as_ref().map(|()| ()).map_err(|error| StoreError::Unavailable(error.to_string())));
-            }
-            if close {
+fn delete_some(transaction: &WriteTransaction, family: Family, received_millis: i64) -> Result<usize, redb::Error> {
+    let mut rows = transaction.open_table(rows(family))?;
+    let mut old = Vec::new();
+    for row in rows.iter()? {
+        let (id, row) = row?;
+        let (version, received, _) = row.value();
+        if received < received_millis {
+            old.push((id.value().to_owned(), version));
+            if old.len() == MAX_DELETIONS {
                 break;
             }
         }
-        for (family, writer) in self.writers {
-            if let Err(error) = writer.wait_merging_threads() {
-                warn!(%family, %error, "a merge failed; the segments stay as they are");
-            }
-        }
     }
+    let mut changes = transaction.open_table(changes(family))?;
+    for (id, version) in &old {
+        rows.remove(id.as_str())?;
+        changes.remove(version)?;
+        changes.insert(next_version(transaction)?, id.as_str())?;
+    }
+    Ok(old.len())
+}
 
-    fn catch_up_all(&mut self) -> Result<(), StoreError> {
-        let mut outcome = Ok(());
-        for family in FAMILIES {
-            if let Err(error) = self.catch_up(family) {
-                warn!(%family, %error, "the index of records is behind; trying again soon");
-                self.writers.remove(&family);
-                outcome = Err(error);
-            }
-        }
-        outcome
-    }
+fn next_version(transaction: &WriteTransaction) -> Result<u64, redb::Error> {
+    let mut table = transaction.open_table(LAST_VERSION)?;
+    let version = table.get(())?.map_or(0, |last| last.value()) + 1;
+    table.insert((), version)?;
+    Ok(version)
+}
 
-    /// Brings the index of a family up to date.
-    fn catch_up(&mut self, family: Family) -> Result<(), StoreError> {
-        let records = Arc::clone(&self.records);
-        let Some(partition) = records.index(family) else { return Ok(()) };
-        loop {
-            let found = records.changes_after(family, followed(partition)?)?;
-            let Some((last, ..)) = found.last() else { return Ok(()) };
-            let last = *last;
-            let writer = match self.writers.entry(family) {
-                std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-                std::collections::hash_map::Entry::Vacant(entry) => {
-                    entry.insert(partition.writer(self.buffer_bytes).map_err(|error| index_failed(&error))?)
-                }
-            };
-            let mut deletions = Vec::new();
-            for (version, id, record) in found {
-                writer.delete_term(Term::from_field_text(FIELDS.id, &id));
-                match record {
-                    None => deletions.push(version),
-                    Some((received, record)) => match Prepared::from_parts(id, received, record.body) {
-                        Ok(document) => {
-                            writer.add_document(document).map_err(|error| index_failed(&error))?;
-                        }
-                        Err(refusal) => warn!(%family, %refusal, "a record cannot be searched"),
-                    },
-                }
-            }
-            let mut commit = writer.prepare_commit().map_err(|error| index_failed(&error))?;
-            commit.set_payload(&last.to_string());
-            commit.commit().map_err(|error| index_failed(&error))?;
-            partition.committed();
-            records.forget_deletions(family, &deletions)?;
-        }
-    }
+fn read(id: &str, json: &[u8]) -> Result<Map<String, Value>, redb::Error> {
+    serde_json::from_slice(json).map_err(|error| redb::Error::Corrupted(format!("the record {id} cannot be read: {error}")))
 }

@@ -1,6 +1,6 @@
 //! The store in one folder: the suite, and what is its own.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{io::Write, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use redoubt::store::{
@@ -10,7 +10,7 @@ use redoubt::store::{
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::fixture::{DAY, Harness, TEN, alert, all, event, ids, object, query, search, write};
+use super::fixture::{DAY, Harness, TEN, alert, all, event, ids, object, query, repeated, search, write};
 
 struct Embedded {
     folder: TempDir,
@@ -247,7 +247,11 @@ async fn relative_times_are_of_now() {
     let folder = tempfile::tempdir().unwrap();
     let store: Arc<dyn Store> = open(folder.path());
     let now = jiff::Timestamp::now().as_millisecond();
-    write(&store, vec![event("old", now - 3_600_000, json!({})), event("new", now - 60_000, json!({})), event("next", now + 3_600_000, json!({}))]).await;
+    write(
+        &store,
+        vec![event("old", now - 3_600_000, json!({})), event("new", now - 60_000, json!({})), event("next", now + 3_600_000, json!({}))],
+    )
+    .await;
 
     for (text, expected) in [
         ("@timestamp:>=now-15m", vec!["next", "new"]),
@@ -256,5 +260,86 @@ async fn relative_times_are_of_now() {
         ("@timestamp:[now-1d TO now+1w]", vec!["next", "new", "old"]),
     ] {
         assert_eq!(ids(&search(&store, query(text)).await), expected, "{text}");
+    }
+}
+
+/// Writes that fail say so, and the same writes are taken once the disk is well again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_folder_that_cannot_be_written_is_told_and_recovered_from() {
+    let folder = tempfile::tempdir().unwrap();
+    let store: Arc<dyn Store> = open(folder.path());
+    write(&store, vec![event("before", TEN, json!({})), event("other day", TEN + DAY, json!({}))]).await;
+    let (day, aside) = (folder.path().join("events/2026-11-24"), folder.path().join("aside"));
+    let bulk = || vec![repeated("during", TEN, json!({})), repeated("other day", TEN + DAY, json!({}))];
+
+    std::fs::rename(&day, &aside).unwrap();
+    for _ in 0..3 {
+        let refused = store.bulk(bulk()).await;
+        assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+    }
+    // Other days are not concerned.
+    write(&store, vec![event("apart", TEN + 2 * DAY, json!({}))]).await;
+    std::fs::remove_dir_all(&day).ok();
+    std::fs::rename(&aside, &day).unwrap();
+
+    write(&store, bulk()).await;
+    assert_eq!(ids(&search(&store, all()).await), ["apart", "other day", "during", "before"]);
+    drop(store);
+    let reopened: Arc<dyn Store> = open(folder.path());
+    assert_eq!(ids(&search(&reopened, all()).await), ["apart", "other day", "during", "before"]);
+}
+
+/// Needs a disk of its own that can be filled, such as a tmpfs of 96 MB; its folder is named by `REDOUBT_TEST_SMALL_DISK`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_is_told_and_recovered_from() {
+    let Some(disk) = std::env::var_os("REDOUBT_TEST_SMALL_DISK") else {
+        eprintln!("skipped: REDOUBT_TEST_SMALL_DISK names no folder on a small disk");
+        return;
+    };
+    let folder = tempfile::tempdir_in(disk).unwrap();
+    let store: Arc<dyn Store> = open(folder.path());
+    let alert_of = |n: usize| alert(&n.to_string(), Expected::Absent, json!({"text": "x".repeat(20_000)}));
+    let bulk =
+        |n: usize| (0..50).map(|m| repeated(&format!("{n}-{m}"), TEN, json!({"text": format!("{n} {m} {}", "x".repeat(2_000))}))).collect();
+    store.bulk(bulk(0)).await.unwrap();
+    store.put(vec![alert_of(0)]).await.unwrap();
+
+    let filler = folder.path().join("filler");
+    let mut file = std::fs::File::create(&filler).unwrap();
+    while file.write_all(&[0; 4096]).is_ok() {}
+    let mut answered = (1, 1);
+    let refused = loop {
+        match store.bulk(bulk(answered.0)).await {
+            Ok(_) => answered.0 += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(refused, StoreError::Unavailable(_)), "{refused}");
+    let refused = loop {
+        match store.put(vec![alert_of(answered.1)]).await {
+            Ok(_) => answered.1 += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(refused, StoreError::Unavailable(_)), "{refused}");
+    drop(file);
+    std::fs::remove_file(&filler).unwrap();
+
+    write(&store, bulk(answered.0)).await;
+    store.put(vec![alert_of(answered.1)]).await.unwrap();
+    store.refresh().await.unwrap();
+    for reopened in [false, true] {
+        let store = if reopened {
+            store.close().await;
+            Arc::new(EmbeddedStore::open(folder.path(), &options()).unwrap_or_else(|_| panic!("it opens again"))) as Arc<dyn Store>
+        } else {
+            Arc::clone(&store)
+        };
+        assert_eq!(search(&store, all()).await.total, (answered.0 as u64 + 1) * 50);
+        for n in 0..=answered.1 {
+            assert!(store.get(Family::Alerts, &n.to_string()).await.unwrap().is_some(), "alert {n}");
+        }
+        store.refresh().await.unwrap();
+        assert_eq!(store.search(Family::Alerts, all()).await.unwrap().total, answered.1 as u64 + 1);
     }
 }
