@@ -1,6 +1,7 @@
 //! `LogSource`: how events of one kind come in.
 
 use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{ConfigStatus, SecretKeyRef, TlsSecretRef};
@@ -103,7 +104,7 @@ pub struct SyslogInput {
 }
 
 /// How one event is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, KubeSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// A JSON object: ECS fields are taken as they are, all else goes to `details`.
@@ -155,7 +156,7 @@ pub struct TypedField {
 }
 
 /// The type of a declared field, by its Elasticsearch name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, KubeSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum FieldType {
     /// A string, kept whole.
