@@ -73,6 +73,26 @@ pub struct AlertRuleSpec {
     pub tests: Vec<RuleTest>,
 }
 
+impl Default for AlertRuleSpec {
+    fn default() -> Self {
+        Self {
+            title: None,
+            description: None,
+            severity: None,
+            tags: Vec::new(),
+            attack: Vec::new(),
+            runbook: None,
+            enabled: enabled(),
+            sigma: None,
+            threshold: None,
+            suppress: None,
+            allowed_lateness: default_lateness(),
+            exceptions: Vec::new(),
+            tests: Vec::new(),
+        }
+    }
+}
+
 fn enabled() -> bool {
     true
 }
@@ -98,7 +118,7 @@ pub enum Severity {
 }
 
 /// A number of matches within a window of event time.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Threshold {
     /// Which events count.
@@ -135,7 +155,7 @@ pub struct Matcher {
 
 /// Alike alerts within a time are one. Times are counted in fixed steps since 1970, so that the outcome does not depend on the order
 /// in which events arrive.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Suppression {
     /// Fields that make alerts alike. Empty means that all alerts of the rule are alike; a threshold's groups are always told apart.
@@ -165,7 +185,7 @@ pub struct Exception {
 }
 
 /// A case that must hold before the rule is live.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RuleTest {
     /// What is being shown.

@@ -1,6 +1,6 @@
 //! `Siem`: the whole installation of one namespace.
 
-use kube::{CustomResource, KubeSchema};
+use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +8,7 @@ use crate::{ConfigStatus, Duration, TlsSecretRef};
 
 /// One SIEM: where events are queued and kept, for how long, and how it listens. One a namespace; every other resource of the
 /// namespace belongs to it.
-#[derive(CustomResource, Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[derive(CustomResource, Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "redoubt.dev",
     version = "v1alpha1",
