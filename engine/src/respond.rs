@@ -1,6 +1,9 @@
 //! ResponseActions made ready: which alerts they mean, and what they say. Doing it is the workers' part.
 
-use minijinja::{Environment, UndefinedBehavior, context};
+use minijinja::{
+    Environment, UndefinedBehavior, context,
+    value::{Serde, Value},
+};
 use redoubt_crds::ResponseActionSpec;
 
 use crate::{alert::Alert, diagnostic::Problem};
@@ -63,7 +66,7 @@ impl Action {
     /// # Errors
     /// The template asks of the alert what it does not bear, such as the length of a number.
     pub fn render(&self, alert: &Alert) -> Result<String, RenderError> {
-        let render = || self.templates.get_template(TEMPLATE)?.render(context! { alert => alert });
+        let render = || self.templates.get_template(TEMPLATE)?.render(context! { alert => Value::from(Serde(alert)) });
         render().map_err(|error| RenderError { action: self.name.clone(), message: error.to_string() })
     }
 }
