@@ -23,7 +23,10 @@ const RELATED: [(&str, &[&str]); 4] = [
     ("related.ip", &["source.ip", "destination.ip", "client.ip", "server.ip", "host.ip"]),
     ("related.user", &["user.name", "user.target.name", "source.user.name", "destination.user.name"]),
     ("related.hosts", &["host.name", "host.hostname", "source.domain", "destination.domain"]),
-    ("related.hash", &["file.hash.sha256", "file.hash.sha1", "file.hash.md5", "process.hash.sha256", "process.hash.sha1", "process.hash.md5"]),
+    (
+        "related.hash",
+        &["file.hash.sha256", "file.hash.sha1", "file.hash.md5", "process.hash.sha256", "process.hash.sha1", "process.hash.md5"],
+    ),
 ];
 
 /// A rule that fired. Its id is a hash of rule, group and step or event, so that the same happening never makes two.

@@ -24,6 +24,8 @@ mod group;
 mod oracle;
 mod policy;
 mod tally;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, HashMap},

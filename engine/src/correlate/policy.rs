@@ -55,9 +55,7 @@ impl Policy {
                 })
             }
             // One match fills a window by itself, so the shortest window there is will do.
-            (None, Some(step)) => {
-                Counting::Windows(Windows { count: 1, distinct: None, window: 1, step, max_counted: MIN_COUNTED })
-            }
+            (None, Some(step)) => Counting::Windows(Windows { count: 1, distinct: None, window: 1, step, max_counted: MIN_COUNTED }),
             (None, None) => Counting::Each,
         };
         let lateness = spec.allowed_lateness.as_millis().max(0);

@@ -80,6 +80,11 @@ impl Tally {
         self.seen.expire(self.policy.hold_millis, clock);
         self.groups.expire(self.policy.hold_millis, clock);
     }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.seen.ids.is_empty() && self.groups.by_key.is_empty()
+    }
 }
 
 /// The ids that a rule has seen, where each match is an alert.
