@@ -13,7 +13,7 @@ use std::{
 use redoubt_engine::{
     alert::Alert,
     compile::Plan,
-    correlate::{Change, Correlator, partition},
+    correlate::{Change, Correlator, hold_millis, partition},
     rule::Match,
 };
 use tokio::{sync::watch, task::JoinSet};
@@ -24,7 +24,7 @@ use crate::{
     backoff::{Backoff, Stopped},
     batch,
     broker::{Broker, BrokerError, Delivery, Topic},
-    metrics::Metrics,
+    metrics::{AlertLabels, KindLabels, Metrics},
     process::publish_until_taken,
     store::{Expected, Family, Put, PutOutcome, SearchRequest, Store, StoreError},
 };
@@ -93,7 +93,9 @@ impl Correlate {
         let rules = Arc::clone(&self.plan.borrow().rules);
         let mut states: Vec<(Correlator, Pending)> =
             (0..self.partitions).map(|_| (Correlator::new(Arc::clone(&rules), self.max_groups), Pending::default())).collect();
-        let Some(hold) = states.first().map(|(state, _)| state.hold_millis()).filter(|hold| *hold > 0) else { return Ok(states) };
+        let Some(hold) = rules.iter().filter(|rule| rule.keeps_state()).map(|rule| hold_millis(&rule.spec)).max() else {
+            return Ok(states);
+        };
         self.store.refresh().await?;
         let mut request = SearchRequest {
             received_from_millis: Some((self.now_millis)().saturating_sub(hold)),
@@ -112,7 +114,8 @@ impl Correlate {
                     Ok(found) => {
                         count += 1;
                         let (state, pending) = &mut states[usize::from(partition(&found, self.partitions))];
-                        pending.note(state.apply(found));
+                        // A match of the last life may have been stored and not been acted on, so what it leads to is news again.
+                        pending.note_all(state.apply(found));
                     }
                     Err(error) => warn!(id = hit.id, %error, "a stored match cannot be read; it is passed over"),
                 }
@@ -130,16 +133,13 @@ impl Correlate {
 struct Pending(BTreeMap<String, (Alert, bool)>);
 
 impl Pending {
-    fn note(&mut self, change: Option<Change>) {
-        let (alert, raised) = match change {
-            Some(Change::Raised(alert)) => (alert, true),
-            Some(Change::Grown(alert)) => {
-                let raised = self.0.get(&alert.id).is_some_and(|(_, raised)| *raised);
-                (alert, raised)
-            }
-            None => return,
-        };
-        self.0.insert(alert.id.clone(), (alert, raised));
+    fn note_all(&mut self, changes: Vec<Change>) {
+        for change in changes {
+            let raised = matches!(change, Change::Raised(_));
+            let alert = change.into_alert();
+            let raised = raised || self.0.get(&alert.id).is_some_and(|(_, raised)| *raised);
+            self.0.insert(alert.id.clone(), (alert, raised));
+        }
     }
 }
 
@@ -196,10 +196,14 @@ impl Partition {
         let before = self.state.overflow();
         let mut pending = Pending::default();
         for found in matches {
-            pending.note(self.state.apply(found));
+            pending.note_all(self.state.apply(found));
         }
         let after = self.state.overflow();
-        self.role.metrics.correlate_overflow(after.groups - before.groups, after.matches - before.matches);
+        for (kind, count) in [("groups", after.groups - before.groups), ("matches", after.matches - before.matches)] {
+            if count > 0 {
+                self.role.metrics.correlate_overflow.get_or_create(&KindLabels { kind }).inc_by(count);
+            }
+        }
         self.write_and_announce(pending, shutdown).await
     }
 
@@ -242,20 +246,24 @@ impl Partition {
         }
     }
 
+    fn count(&self, alert: &Alert) {
+        let rule: Arc<str> = Arc::from(alert.rule.name.as_str());
+        let metrics = &self.role.metrics;
+        metrics.alerts.get_or_create(&AlertLabels { rule: Arc::clone(&rule), severity: alert.severity.as_str() }).inc();
+    }
+
     /// Takes note of an outcome. Returns false when the write must be tried again on top of what is there.
     fn settle(&mut self, alert: &Alert, outcome: PutOutcome) -> bool {
         match outcome {
             PutOutcome::Written(version) => {
-                if !self.versions.contains_key(&alert.id) {
-                    self.role.metrics.alert(alert);
+                if self.versions.insert(alert.id.clone(), version).is_none() {
+                    self.count(alert);
                 }
-                self.versions.insert(alert.id.clone(), version);
                 true
             }
             PutOutcome::Conflict(Some(record)) => {
                 self.versions.insert(alert.id.clone(), record.version);
-                let known = record.body.get("event_count").and_then(serde_json::Value::as_u64).unwrap_or(0);
-                known >= alert.event_count
+                Alert::from_document(&record.body).is_ok_and(|known| !alert.supersedes(&known))
             }
             PutOutcome::Conflict(None) => {
                 self.versions.remove(&alert.id);

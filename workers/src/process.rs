@@ -7,7 +7,7 @@ mod letters;
 
 use std::{
     any::Any,
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::Instant,
@@ -32,7 +32,7 @@ use crate::{
     backoff::Backoff,
     batch,
     broker::{Broker, BrokerError, Consumer, Delivery, Topic},
-    metrics::{Metrics, Processed},
+    metrics::{DropLabels, EnrichmentLabels, Metrics, ProcessLabels, ReasonLabels, RuleLabels, SourceLabels},
     store::{Document, Family, Store},
 };
 
@@ -96,19 +96,19 @@ impl Process {
         };
         let refused = self.store_all(&worked.documents, &shutdown).await.map_err(|reason| (tag, reason))?;
         self.publish_matches(&worked.matches, &shutdown).await.map_err(|reason| (tag, reason))?;
-        worked.count(&self.metrics, refused);
+        worked.count(&self.metrics, &refused);
         Ok(tag)
     }
 
-    /// Stores documents; an event that the store refuses for good becomes a dead letter with the store's own reason. Returns how many.
-    async fn store_all(&self, documents: &Arc<[Document]>, shutdown: &CancellationToken) -> Result<u64, String> {
-        let refused = self.bulk(documents, shutdown).await?;
-        let events = refused.into_iter().filter(|(index, _)| documents[*index].family == Family::Events);
-        let letters: Arc<[Document]> = events.map(|(index, reason)| letters::refused(&documents[index], &reason)).collect();
+    /// Stores documents; an event that the store refuses for good becomes a dead letter with the store's own reason. Returns which.
+    async fn store_all(&self, documents: &Arc<[Document]>, shutdown: &CancellationToken) -> Result<Vec<usize>, String> {
+        let mut refused = self.bulk(documents, shutdown).await?;
+        refused.retain(|(index, _)| documents[*index].family == Family::Events);
+        let letters: Arc<[Document]> = refused.iter().map(|(index, reason)| letters::refused(&documents[*index], reason)).collect();
         if !letters.is_empty() {
             self.bulk(&letters, shutdown).await?;
         }
-        Ok(letters.len() as u64)
+        Ok(refused.into_iter().map(|(index, _)| index).collect())
     }
 
     /// Stores documents, trying again while the store does not answer. Returns those that it refused, by index, with its reason.
@@ -118,7 +118,7 @@ impl Process {
             let started = Instant::now();
             match self.store.bulk(Arc::clone(documents)).await {
                 Ok(results) => {
-                    self.metrics.store_bulk(started.elapsed());
+                    self.metrics.store_bulk_seconds.observe(started.elapsed().as_secs_f64());
                     let refused = results.into_iter().enumerate().filter_map(|(i, result)| result.err().map(|no| (i, no.reason)));
                     return Ok(refused.collect());
                 }
@@ -189,9 +189,9 @@ struct Worked {
 
 /// One thing to count once the message is safe.
 enum Tally {
-    Indexed,
-    DeadLettered,
-    Dropped { enrichment: String, reason: String },
+    Indexed { source: Arc<str> },
+    DeadLettered { source: Arc<str> },
+    Dropped { source: Arc<str>, enrichment: String, reason: String },
     EnrichmentFailed { enrichment: String },
     Unparsed { source: Arc<str> },
     Matched { rule: Arc<str> },
@@ -213,10 +213,12 @@ impl Worked {
 
     fn take(&mut self, plan: &Plan, raw: &RawEvent, outcome: Outcome, redelivered: bool, documents: &mut Vec<Document>) {
         match outcome {
-            Outcome::Dropped { enrichment, reason } => self.tallies.push(Tally::Dropped { enrichment, reason }),
+            Outcome::Dropped { enrichment, reason } => {
+                self.tallies.push(Tally::Dropped { source: Arc::clone(&raw.source), enrichment, reason });
+            }
             Outcome::DeadLetter { reason } => {
                 documents.push(letters::unreadable(raw, &reason));
-                self.tallies.push(Tally::DeadLettered);
+                self.tallies.push(Tally::DeadLettered { source: Arc::clone(&raw.source) });
             }
             Outcome::Event { event, matches, failures } => {
                 self.tallies.extend(failures.into_iter().map(|failure| Tally::EnrichmentFailed { enrichment: failure.enrichment }));
@@ -230,28 +232,41 @@ impl Worked {
                     }
                     self.matches.push(found);
                 }
-                self.tallies.push(Tally::Indexed);
+                self.tallies.push(Tally::Indexed { source: Arc::clone(&raw.source) });
                 documents.push(event_document(*event, redelivered));
             }
         }
     }
 
-    /// Counts what became of the events; `refused` of those to be indexed became dead letters after all.
-    fn count(self, metrics: &Metrics, refused: u64) {
-        let mut indexed = 0_u64;
-        let mut dead_lettered = refused;
+    /// Counts what became of the events; those in `refused` were to be indexed and became dead letters after all.
+    fn count(self, metrics: &Metrics, refused: &[usize]) {
+        let ended = |source: Arc<str>, outcome| metrics.events_processed.get_or_create(&ProcessLabels { source, outcome }).inc();
+        let dead = |reason| metrics.dead_letters.get_or_create(&ReasonLabels { reason }).inc();
+        let refused: HashSet<&str> = refused.iter().map(|index| self.documents[*index].id.as_str()).collect();
+        let mut indexed = self.documents.iter().filter(|document| document.family == Family::Events);
         for tally in self.tallies {
             match tally {
-                Tally::Indexed => indexed += 1,
-                Tally::DeadLettered => dead_lettered += 1,
-                Tally::Dropped { enrichment, reason } => metrics.event_dropped(&enrichment, &reason),
-                Tally::EnrichmentFailed { enrichment } => metrics.enrichment_failed(&enrichment),
-                Tally::Unparsed { source } => metrics.unparsed_value(&source),
-                Tally::Matched { rule } => metrics.matched(&rule),
-            }
+                Tally::Indexed { source } if indexed.next().is_some_and(|document| refused.contains(document.id.as_str())) => {
+                    dead("refused by the store");
+                    ended(source, "dead_lettered");
+                }
+                Tally::Indexed { source } => ended(source, "indexed"),
+                Tally::DeadLettered { source } => {
+                    dead("not readable");
+                    ended(source, "dead_lettered")
+                }
+                Tally::Dropped { source, enrichment, reason } => {
+                    let labels = DropLabels { enrichment: enrichment.into(), reason: reason.into() };
+                    metrics.events_dropped.get_or_create(&labels).inc();
+                    ended(source, "dropped")
+                }
+                Tally::EnrichmentFailed { enrichment } => {
+                    metrics.enrichment_failures.get_or_create(&EnrichmentLabels { enrichment: enrichment.into() }).inc()
+                }
+                Tally::Unparsed { source } => metrics.unparsed_values.get_or_create(&SourceLabels { source }).inc(),
+                Tally::Matched { rule } => metrics.matches.get_or_create(&RuleLabels { rule }).inc(),
+            };
         }
-        metrics.events_processed(Processed::Indexed, indexed - refused);
-        metrics.events_processed(Processed::DeadLettered, dead_lettered);
     }
 }
 

@@ -16,13 +16,13 @@ use redoubt_engine::{
     compile::{Compiled, Input, Plan, compile},
     diagnostic::{Diagnostic, Level, Location},
     enrich::Assets,
-    resource::{self, Resource, Spec},
+    resource::{self, Kind, Resource, Spec},
 };
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, ResourceLabels, ResultLabels};
 
 /// How long after a change the files are read: editors write in several steps.
 const SETTLE: Duration = Duration::from_millis(200);
@@ -154,7 +154,7 @@ impl Watched {
     pub fn start(paths: Vec<PathBuf>, metrics: Arc<Metrics>) -> (Self, Vec<Diagnostic>) {
         let loaded = load(&paths);
         let compiled = compile_loaded(&loaded, None);
-        metrics.resources(&compiled.plan, &compiled.diagnostics);
+        count_resources(&metrics, &compiled);
         let (plans, _) = watch::channel(Arc::new(compiled.plan));
         (Self { paths, metrics, loaded, plans }, compiled.diagnostics)
     }
@@ -201,12 +201,32 @@ impl Watched {
                 Level::Warning => warn!(target: "redoubt::resources", "{diagnostic}"),
             }
         }
-        self.metrics.resources(&compiled.plan, &compiled.diagnostics);
+        count_resources(&self.metrics, &compiled);
+        let clean = compiled.diagnostics.iter().all(|diagnostic| diagnostic.level != Level::Error);
+        self.metrics.reloads.get_or_create(&ResultLabels { result: if clean { "clean" } else { "with_errors" } }).inc();
         let counts: Vec<String> = compiled.plan.counts().iter().map(|(kind, count)| format!("{count} {kind}")).collect();
         info!(running = counts.join(", "), "resources reloaded");
         self.plans.send_replace(Arc::new(compiled.plan));
         self.loaded = loaded;
         self
+    }
+}
+
+fn count_resources(metrics: &Metrics, compiled: &Compiled) {
+    let counts = compiled.plan.counts();
+    for kind in Kind::ALL {
+        let mut refused: Vec<&(String, String)> = compiled
+            .diagnostics
+            .iter()
+            .filter(|diagnostic| diagnostic.level == Level::Error)
+            .filter_map(|diagnostic| diagnostic.resource.as_ref().filter(|(name, _)| name == kind.as_str()))
+            .collect();
+        refused.sort();
+        refused.dedup();
+        for (state, count) in [("accepted", counts.get(&kind).copied().unwrap_or(0)), ("rejected", refused.len())] {
+            let labels = ResourceLabels { kind: kind.as_str(), state };
+            metrics.resources.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
     }
 }
 

@@ -21,7 +21,7 @@ use crate::{
     backoff::Backoff,
     batch,
     broker::{Broker, BrokerError, Topic},
-    metrics::Metrics,
+    metrics::{Metrics, ResponseLabels},
     store::{Expected, Family, Put, PutOutcome, Record, Store},
 };
 
@@ -138,7 +138,8 @@ impl Respond {
             PutOutcome::Conflict(_) => return Ok(()),
         };
         let (state, detail) = self.act(&id, action, alert, shutdown).await?;
-        self.metrics.response(&action.name, state.as_str());
+        let labels = ResponseLabels { action: Arc::from(action.name.as_str()), result: state.as_str() };
+        self.metrics.responses.get_or_create(&labels).inc();
         let body = self.body(action, alert, state, &detail);
         // A conflict here means that another holder of this subscription ended the same run: its record stands.
         self.record(&id, Expected::Version(version), body, shutdown).await.map(drop)

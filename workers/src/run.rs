@@ -23,7 +23,7 @@ use crate::{
     broker::{self, Broker, Topic, embedded::EmbeddedBroker},
     correlate::{self, Correlate},
     ingest::{Ingest, IngestPlan},
-    metrics::Metrics,
+    metrics::{Metrics, QueueLabels},
     process::{self, Process},
     resources::Watched,
     respond::{self, Respond, webhook},
@@ -202,7 +202,9 @@ async fn measure_queues(broker: &dyn Broker, partitions: u16, metrics: &Metrics,
     loop {
         for (topic, subscription) in subscriptions(partitions) {
             if let Ok(depth) = broker.depth(topic, subscription).await {
-                metrics.queue(&topic.to_string(), subscription, depth);
+                let labels = QueueLabels { topic: topic.to_string(), subscription };
+                metrics.queue_messages.get_or_create(&labels).set(gauge(depth.messages));
+                metrics.queue_bytes.get_or_create(&labels).set(gauge(depth.bytes));
             }
         }
         tokio::select! {
@@ -210,6 +212,10 @@ async fn measure_queues(broker: &dyn Broker, partitions: u16, metrics: &Metrics,
             () = tokio::time::sleep(GAUGE_INTERVAL) => {}
         }
     }
+}
+
+fn gauge(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 /// The part of each plan that ingest needs.

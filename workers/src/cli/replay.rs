@@ -100,12 +100,12 @@ impl Replay {
                     }
                     for found in matches {
                         let keeps_state = plan.rules.get(&found.rule).is_some_and(|rule| rule.keeps_state());
-                        match correlator.apply(found) {
-                            Some(Change::Raised(alert)) if !keeps_state => self.show(&alert, tally)?,
-                            Some(Change::Raised(alert) | Change::Grown(alert)) => {
+                        for alert in correlator.apply(found).into_iter().map(Change::into_alert) {
+                            if keeps_state {
                                 growing.insert(alert.id.clone(), alert);
+                            } else {
+                                self.show(&alert, tally)?;
                             }
-                            None => {}
                         }
                     }
                 }

@@ -65,7 +65,7 @@ impl Run {
     }
 
     async fn serve(self) -> Result<()> {
-        let metrics = Arc::new(Metrics::new());
+        let metrics = Metrics::new();
         let paths = self.resources.paths.clone();
         let loading = Arc::clone(&metrics);
         let (watched, found) = tokio::task::spawn_blocking(move || Watched::start(paths, loading)).await?;

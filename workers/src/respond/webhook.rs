@@ -99,7 +99,7 @@ impl Client {
     fn request(&self, id: &str, webhook: &Webhook, body: &str) -> Result<reqwest::RequestBuilder, String> {
         let url = match (&webhook.url, &webhook.url_secret_ref) {
             (Some(url), _) => url.clone(),
-            (None, Some(reference)) => self.secrets.read(reference).map_err(|error| error.to_string())?.expose().to_owned(),
+            (None, Some(reference)) => self.secrets.get(reference).map_err(|error| error.to_string())?.expose().to_owned(),
             (None, None) => return Err("no address is declared".to_owned()),
         };
         let seconds = ((self.now_millis)() / 1000).to_string();
@@ -114,7 +114,7 @@ impl Client {
             request = request.header(name, value);
         }
         if let Some(reference) = &webhook.signing_secret_ref {
-            let key = self.secrets.read(reference).map_err(|error| error.to_string())?;
+            let key = self.secrets.get(reference).map_err(|error| error.to_string())?;
             request = request.header("webhook-signature", signature(key.expose(), id, &seconds, body));
         }
         Ok(request.body(body.to_owned()))
