@@ -31,14 +31,17 @@ use crate::{
 };
 
 pub use event::VrlEvent;
+pub(super) use event::to_vrl;
 
 /// How many expressions one run may evaluate.
 pub const MAX_STEPS: u32 = 50_000;
 /// Longest program, in bytes.
 pub const MAX_SOURCE_BYTES: usize = 64 << 10;
-/// Deepest nesting of brackets in a program, and of objects and arrays in the event that it leaves behind.
-pub const MAX_DEPTH: usize = 64;
-/// Largest event that a program may leave behind, in bytes of JSON, roughly.
+/// Deepest nesting of brackets in a program.
+pub const MAX_NESTING: usize = 64;
+/// Deepest nesting of objects and arrays in the event that a program leaves behind; past what a JSON reader lets in.
+pub const MAX_DEPTH: usize = 160;
+/// Largest event that a program may make, in bytes of JSON, roughly. One that was larger before may stay as large as it was.
 pub const MAX_EVENT_BYTES: usize = 4 << 20;
 
 /// Programs never see the machine's own time zone: a time without one is UTC.
@@ -95,9 +98,9 @@ impl Predicate {
     pub fn test(&self, event: &Event) -> Result<bool, String> {
         let mut target = match &self.needs {
             Needs::Everything => VrlEvent::from_document(event.document.clone()),
-            Needs::Fields(names) => {
-                VrlEvent::from_document(names.iter().filter_map(|name| event.document.get_key_value(name)).map(|(k, v)| (k.clone(), v.clone())).collect())
-            }
+            Needs::Fields(names) => VrlEvent::from_document(
+                names.iter().filter_map(|name| event.document.get_key_value(name)).map(|(k, v)| (k.clone(), v.clone())).collect(),
+            ),
         };
         self.test_value(&mut target)
     }
@@ -189,7 +192,7 @@ fn settle(before: &Value, after: &mut Value) -> Result<Option<i64>, String> {
         return Err(format!("the program left {} in place of the event: `.` must stay an object", after.kind_str()));
     }
     let bytes = event::weigh(after, MAX_DEPTH).ok_or_else(|| format!("the program left an event nested deeper than {MAX_DEPTH} levels"))?;
-    if bytes > MAX_EVENT_BYTES {
+    if bytes > MAX_EVENT_BYTES && event::weigh(before, MAX_DEPTH).is_none_or(|known| bytes > known) {
         return Err(format!("the program left an event of {bytes} bytes; {MAX_EVENT_BYTES} are allowed"));
     }
     for path in [vrl::path!("event", "id"), vrl::path!("event", "ingested")] {
@@ -245,9 +248,10 @@ fn compile(source: &str, field: &str, role: Role) -> Result<vrl::compiler::Progr
         )]);
     }
     // The compiler recurses: a program that nests without end would take the whole process with it.
-    if let Some((line, column)) = diagnostics::too_deep(source, MAX_DEPTH) {
+    if let Some((line, column)) = diagnostics::too_deep(source, MAX_NESTING) {
         return Err(vec![
-            Problem::new(field, format!("brackets nest deeper than {MAX_DEPTH} levels"), "assign the inner parts to variables").within(line, column),
+            Problem::new(field, format!("brackets nest deeper than {MAX_NESTING} levels"), "assign the inner parts to variables")
+                .within(line, column),
         ]);
     }
     let mut config = CompileConfig::default();

@@ -55,7 +55,9 @@ fn remedy(diagnostic: &Diagnostic) -> String {
         diagnostic.labels().iter().filter(|label| !label.primary).map(|label| label.message.trim().to_owned()).collect();
     for note in diagnostic.notes() {
         match note {
-            Note::Hint(_) | Note::Example(_) | Note::CoerceValue | Note::Basic(_) | Note::UserErrorMessage(_) => parts.push(note.to_string().trim().to_owned()),
+            Note::Hint(_) | Note::Example(_) | Note::CoerceValue | Note::Basic(_) | Note::UserErrorMessage(_) => {
+                parts.push(note.to_string().trim().to_owned())
+            }
             Note::SeeFunctionDocs(_)
             | Note::SeeErrorDocs
             | Note::SeeCodeDocs(_)

@@ -12,7 +12,8 @@ const FILES: &str = "programs open no files";
 const UNBOUNDED: &str = "what it unpacks has no bound";
 const SIDE_EFFECT: &str = "programs change the event and nothing else";
 
-const NO_YEAR: &str = "take the time apart with parse_regex and parse_timestamp, the year named; a LogSource of format syslog does it by itself";
+const NO_YEAR: &str =
+    "take the time apart with parse_regex and parse_timestamp, the year named; a LogSource of format syslog does it by itself";
 const EVENT_TIME: &str = "use .\"@timestamp\" or .event.ingested";
 const HASH: &str = "derive it from the event, such as sha2(.event.id)";
 const LOOKUP: &str = "use a Watchlist and a lookup step";
