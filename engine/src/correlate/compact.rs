@@ -40,7 +40,8 @@ impl Group {
         (self.held.len().saturating_sub(goal), self.documents.saturating_sub(MAX_DOCUMENTS / 4 * 3))
     }
 
-    fn remove_spent(&mut self, windows: &Windows) {
+    /// Lets go of what no alert can miss.
+    pub(super) fn remove_spent(&mut self, windows: &Windows) {
         let mut needed = vec![false; self.held.len()];
         for (step, range) in self.steps(windows) {
             match self.fired.get(&step) {
