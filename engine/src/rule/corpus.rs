@@ -7,11 +7,15 @@ use std::{
     sync::Arc,
 };
 
-use super::{Rule, import::import};
+use redoubt_crds::{Format, LogSourceSpec};
+
+use super::{Rule, RuleSet, explain::explain, import::import};
+use crate::{event::RawEvent, format, source::Source};
 
 /// The folder of the rules; `None`, said on standard error, where it is not there.
-pub(super) fn corpus() -> Option<PathBuf> {
-    let root = std::env::var_os("REDOUBT_CORPORA").map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/corpora"), PathBuf::from);
+fn corpus() -> Option<PathBuf> {
+    let root = std::env::var_os("REDOUBT_CORPORA")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/corpora"), PathBuf::from);
     let folder = root.join("sigma");
     if folder.is_dir() {
         return Some(folder);
@@ -20,7 +24,7 @@ pub(super) fn corpus() -> Option<PathBuf> {
     None
 }
 
-pub(super) fn files(folder: &Path, found: &mut Vec<PathBuf>) {
+fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
@@ -57,4 +61,37 @@ fn every_rule_of_sigmahq_imports_and_compiles_under_a_name_of_its_own() {
     let names: HashMap<&str, ()> = rules.iter().map(|rule| (rule.info.name.as_str(), ())).collect();
     assert!(rules.len() > 3_000, "only {} rules", rules.len());
     assert_eq!(names.len(), rules.len());
+}
+
+#[test]
+fn every_recorded_event_is_found_by_its_rule() {
+    let Some(folder) = corpus() else { return };
+    let rules = rules(&folder);
+    let by_id: HashMap<String, Arc<Rule>> = rules.iter().map(|rule| (rule.info.id.clone(), rule.clone())).collect();
+    let set = RuleSet::new(rules);
+    let spec = LogSourceSpec { format: Some(Format::Windows), ..LogSourceSpec::default() };
+    let source = Source::compile("windows", &spec).unwrap();
+
+    let mut missed = Vec::new();
+    let mut cases = 0;
+    for entry in fs::read_dir(folder.join("regression")).unwrap() {
+        let path = entry.unwrap().path();
+        let rule = &by_id[path.file_stem().unwrap().to_str().unwrap()];
+        cases += 1;
+        let events: Vec<_> = fs::read_to_string(&path)
+            .unwrap()
+            .lines()
+            .map(|line| {
+                let raw =
+                    RawEvent { id: "id".to_owned(), received_millis: 0, source: source.name.clone(), sender: None, body: line.to_owned() };
+                format::parse(&source, &raw).unwrap()
+            })
+            .collect();
+        if !events.iter().any(|event| set.matches(event).iter().any(|found| *found.rule == *rule.info.name)) {
+            missed.push(explain(rule, &events[0]).to_string());
+        }
+    }
+
+    assert!(cases >= 148, "only {cases} cases");
+    assert!(missed.is_empty(), "{} of {cases}:\n{}", missed.len(), missed.join("\n"));
 }

@@ -43,19 +43,22 @@ impl<'a> EventView<'a> {
 fn roots(document: &Map<String, Value>) -> Vec<&str> {
     let mut roots: Vec<&str> = Vec::with_capacity(64);
     let details = document.get("details").and_then(Value::as_object);
-    for key in details.into_iter().flat_map(Map::keys).chain(document.keys()) {
-        roots.push(key);
-        if let Some((segment, _)) = key.split_once('.') {
+    let native = |key: &str| details.is_some_and(|details| details.contains_key(key));
+    let own = document.keys().filter(|key| !native(key));
+    for key in details.into_iter().flat_map(Map::keys).chain(own) {
+        if let Some((segment, _)) = key.split_once('.')
+            && roots.last() != Some(&segment)
+        {
             roots.push(segment);
         }
+        roots.push(key);
     }
     for (name, path) in ECS_NAMES {
-        if details.is_none_or(|details| !details.contains_key(name)) && collect(document, path).first.is_some() {
+        let root = path.split_once('.').map_or(path, |(root, _)| root);
+        if document.contains_key(root) && !native(name) && collect(document, path).first.is_some() {
             roots.push(name);
         }
     }
-    roots.sort_unstable();
-    roots.dedup();
     roots
 }
 
@@ -152,7 +155,9 @@ mod tests {
         let view = EventView::new(&event);
         let keys = view.top_level_keys().unwrap();
 
-        for field in ["process.executable", "Image", "ParentImage", "dotted.key.inner", "id.orig_h", "Threat Name", "nested.a", r"args\[0\]"] {
+        for field in
+            ["process.executable", "Image", "ParentImage", "dotted.key.inner", "id.orig_h", "Threat Name", "nested.a", r"args\[0\]"]
+        {
             let name = unescape_brackets(field);
             let root = name.split('.').next().unwrap();
 

@@ -120,7 +120,11 @@ fn explain_logsource(matcher: &Matcher, event: &SigmaLogsource) -> Finding {
     let (held, what) = match matcher {
         Matcher::When(..) => (true, "logsource: the rule is for every event".to_owned()),
         Matcher::Sigma(sigma) => {
-            let what = format!("logsource: the rule is for {}, the event is {}", describe(&sigma.logsource, "every event"), describe(event, "of none"));
+            let what = format!(
+                "logsource: the rule is for {}, the event is {}",
+                describe(&sigma.logsource, "every event"),
+                describe(event, "of none")
+            );
             (logsource::fits(&sigma.logsource, event), what)
         }
     };
@@ -244,7 +248,8 @@ mod tests {
 
     #[test]
     fn the_tree_shows_each_part_with_the_event_s_value() {
-        let event = event_of("windows/-/process_creation", json!({"details": {"Image": "C:\\whoami.exe", "CommandLine": "whoami /groups"}}));
+        let event =
+            event_of("windows/-/process_creation", json!({"details": {"Image": "C:\\whoami.exe", "CommandLine": "whoami /groups"}}));
 
         let explanation = explain(&whoami(), &event);
 
@@ -278,7 +283,11 @@ mod tests {
         for (logsource, details, expected) in [
             ("windows/-/process_creation", fits.clone(), None),
             ("linux/-/process_creation", fits.clone(), Some("the event is product linux")),
-            ("windows/-/process_creation", with("CommandLine", "x"), Some(r#"selection: CommandLine contains "/all" does not hold, the event has "x""#)),
+            (
+                "windows/-/process_creation",
+                with("CommandLine", "x"),
+                Some(r#"selection: CommandLine contains "/all" does not hold, the event has "x""#),
+            ),
             ("windows/-/process_creation", with("User", "admin"), Some(r#"filter: User is "admin" holds, the event has "admin""#)),
             ("windows/-/process_creation", with("ParentImage", "C:\\scan.exe"), Some(r#"the exception "the scanner" holds"#)),
         ] {
@@ -307,7 +316,9 @@ mod tests {
     fn it_agrees_with_matching() {
         let rule = whoami();
         let set = crate::rule::RuleSet::new(vec![rule.clone()]);
-        for details in [json!({}), json!({"Image": "x\\whoami.exe", "CommandLine": "/all"}), json!({"Image": "x\\whoami.exe", "User": "admin"})] {
+        for details in
+            [json!({}), json!({"Image": "x\\whoami.exe", "CommandLine": "/all"}), json!({"Image": "x\\whoami.exe", "User": "admin"})]
+        {
             let event = event_of("windows/-/process_creation", json!({"details": details}));
 
             assert_eq!(explain(&rule, &event).matched, !set.matches(&event).is_empty(), "{details}");

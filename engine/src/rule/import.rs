@@ -13,8 +13,22 @@ const MAX_NAME: usize = 63;
 
 /// Sigma's keys in the order in which its specification and people write them; others follow by name.
 const SIGMA_ORDER: [&str; 16] = [
-    "title", "name", "id", "related", "status", "description", "references", "author", "date", "modified", "tags", "logsource", "detection", "fields",
-    "falsepositives", "level",
+    "title",
+    "name",
+    "id",
+    "related",
+    "status",
+    "description",
+    "references",
+    "author",
+    "date",
+    "modified",
+    "tags",
+    "logsource",
+    "detection",
+    "fields",
+    "falsepositives",
+    "level",
 ];
 
 /// Makes AlertRules of the Sigma rules of one file. `file` is the file's name: the resource's name is made from it, or from the rule's
@@ -133,7 +147,9 @@ fn spec_yaml(spec: &AlertRuleSpec) -> serde_yaml::Value {
         fields.retain(|key, value| defaults.get(key) != Some(value));
     }
     let sigma = fields.remove("sigma");
-    let serde_yaml::Value::Mapping(mut spec) = ordered(&Value::Object(fields), &["title", "description", "severity", "enabled"], &["tests"]) else {
+    let serde_yaml::Value::Mapping(mut spec) =
+        ordered(&Value::Object(fields), &["title", "description", "severity", "enabled"], &["tests"])
+    else {
         return serde_yaml::Value::Null;
     };
     if let Some(Value::Object(mut sigma)) = sigma {

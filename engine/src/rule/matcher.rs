@@ -24,9 +24,8 @@ impl Matcher {
             (Some(object), None) => {
                 Sigma::compile(&object.0, &format!("{field}.sigma"), usage).map(|(sigma, about)| (Self::Sigma(Box::new(sigma)), about))
             }
-            (None, Some(source)) => {
-                Predicate::compile(source, &format!("{field}.when")).map(|predicate| (Self::When(predicate, source.to_owned()), About::default()))
-            }
+            (None, Some(source)) => Predicate::compile(source, &format!("{field}.when"))
+                .map(|predicate| (Self::When(predicate, source.to_owned()), About::default())),
             _ => Err(vec![Problem::new(field, "exactly one of sigma and when is needed", "keep one of them")]),
         }
     }

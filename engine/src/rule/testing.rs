@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use jiff::tz::TimeZone;
 use redoubt_crds::{Format, LogSourceSpec, Object, RuleTest, RuleTestExpectation};
 use serde_json::Value;
 
@@ -49,7 +48,11 @@ pub(super) fn check_events(index: usize, test: &RuleTest) -> Vec<Problem> {
         Some(_) => None,
         None => {
             let message = format!("a {} event is a text", format_name(format));
-            Some(Problem::new(format!("spec.tests[{index}].events[{at}]"), message, format!("write it as `{RAW}: \"...\"`, and nothing beside it")))
+            Some(Problem::new(
+                format!("spec.tests[{index}].events[{at}]"),
+                message,
+                format!("write it as `{RAW}: \"...\"`, and nothing beside it"),
+            ))
         }
     };
     test.events.iter().enumerate().filter_map(wrong).collect()
@@ -69,13 +72,15 @@ fn body(format: Format, event: &Object) -> Option<String> {
             Some(Value::String(text)) if event.0.len() == 1 => Some(text.clone()),
             _ => None,
         },
-        Format::Json | Format::Ndjson | Format::Mozdef | Format::Cloudtrail | Format::Windows | Format::Zeek => Some(event.to_value().to_string()),
+        Format::Json | Format::Ndjson | Format::Mozdef | Format::Cloudtrail | Format::Windows | Format::Zeek => {
+            Some(event.to_value().to_string())
+        }
     }
 }
 
 fn run_test(rule: &Rule, set: &Arc<RuleSet>, index: usize, test: &RuleTest) -> Result<(), Problem> {
     let field = format!("spec.tests[{index}]");
-    let source = source(rule, test);
+    let source = source(rule, test, &field)?;
     let mut correlator = Correlator::new(set.clone(), MAX_GROUPS);
     let mut matched = Vec::with_capacity(test.events.len());
     let mut alerts = 0_u32;
@@ -89,8 +94,8 @@ fn run_test(rule: &Rule, set: &Arc<RuleSet>, index: usize, test: &RuleTest) -> R
             matched.push(at);
         }
         for found in found {
-            if let Some(Change::Raised(_)) = correlator.apply(found) {
-                alerts += 1;
+            for change in correlator.apply(found) {
+                alerts += u32::from(matches!(change, Change::Raised(_)));
             }
         }
     }
@@ -106,15 +111,17 @@ fn run_test(rule: &Rule, set: &Arc<RuleSet>, index: usize, test: &RuleTest) -> R
     Err(Problem::new(format!("{field}.expect"), message, ""))
 }
 
-fn source(rule: &Rule, test: &RuleTest) -> Source {
-    Source {
-        name: Arc::from("test"),
-        format: test.format.unwrap_or(Format::Json),
-        dataset: "test".to_owned(),
-        logsource: Arc::new(test.logsource.clone().unwrap_or_else(|| rule.logsource())),
-        timezone: TimeZone::UTC,
-        spec: LogSourceSpec::default(),
-    }
+/// Where the test's events come from. A format that tells an event's logsource is left to it; for others the rule's own stands in, so
+/// that a test need not repeat it.
+fn source(rule: &Rule, test: &RuleTest, field: &str) -> Result<Source, Problem> {
+    let format = test.format.unwrap_or(Format::Json);
+    let told_by_format = matches!(format, Format::Cloudtrail | Format::Windows | Format::Zeek);
+    let logsource = test.logsource.clone().or_else(|| (!told_by_format).then(|| rule.logsource()));
+    let spec = LogSourceSpec { format: Some(format), logsource, ..LogSourceSpec::default() };
+    Source::compile("test", &spec).map_err(|problems| {
+        let messages: Vec<String> = problems.into_iter().map(|problem| problem.message).collect();
+        Problem::new(format!("{field}.logsource"), messages.join("; "), "")
+    })
 }
 
 fn parse(source: &Source, at: usize, event: &Object) -> Result<Event, String> {
@@ -153,5 +160,101 @@ fn events_that_match(matched: &[usize], events: usize) -> String {
         [] => format!("none of the {events} events match"),
         [first] => format!("of the {events} events number {first} matches"),
         [first, .., last] => format!("{} of the {events} events match, from number {first} to {last}", matched.len()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::rule::fixture::rule;
+
+    fn outcome(rule_value: &Value, test: Value) -> Result<(), String> {
+        let mut value = rule_value.clone();
+        value["tests"] = json!([test]);
+        let [outcome] = run_tests(&rule("under-test", value)).try_into().unwrap();
+        outcome.result.map_err(|problem| format!("{}: {}", problem.field, problem.message))
+    }
+
+    fn whoami() -> Value {
+        json!({"enabled": false, "sigma": {
+            "title": "t", "logsource": {"product": "windows", "category": "process_creation"},
+            "detection": {"selection": {"CommandLine|contains": "whoami"}, "condition": "selection"},
+        }})
+    }
+
+    fn brute_force() -> Value {
+        json!({"threshold": {
+            "match": {"sigma": {"logsource": {"product": "linux", "service": "sshd"}, "detection": {"s": ["Failed password"], "condition": "s"}}},
+            "groupBy": ["host.name"], "count": 2, "window": "5m",
+        }})
+    }
+
+    #[test]
+    fn a_test_that_holds_says_nothing() {
+        let sysmon = json!({"EventID": 1, "Channel": "Microsoft-Windows-Sysmon/Operational", "CommandLine": "whoami"});
+        for (rule, test) in [
+            (whoami(), json!({"events": [{"CommandLine": "whoami"}], "expect": {"fires": true}})),
+            (whoami(), json!({"events": [{"CommandLine": "dir"}], "expect": {"fires": false}})),
+            (whoami(), json!({"events": [{"CommandLine": "whoami"}, {"CommandLine": "whoami"}], "expect": {"alerts": 2}})),
+            (whoami(), json!({"events": [{"CommandLine": "whoami"}], "logsource": {"product": "linux"}, "expect": {"fires": false}})),
+            (whoami(), json!({"format": "windows", "events": [sysmon], "expect": {"fires": true}})),
+            (
+                brute_force(),
+                json!({"format": "syslog", "expect": {"alerts": 1}, "events": [
+                    {"raw": "<86>1 2024-05-01T10:00:00Z web-1 sshd 1 - - Failed password for root"},
+                    {"raw": "<86>1 2024-05-01T10:04:00Z web-1 sshd 1 - - Failed password for root"},
+                    {"raw": "<86>1 2024-05-01T10:04:30Z web-2 sshd 1 - - Failed password for root"},
+                ]}),
+            ),
+        ] {
+            let mut test = test;
+            test["name"] = json!("n");
+
+            assert_eq!(outcome(&rule, test.clone()), Ok(()), "{test}");
+        }
+    }
+
+    #[test]
+    fn a_test_that_does_not_hold_says_what_came_instead_and_what_was_in_the_way() {
+        for (rule, test, message) in [
+            (
+                whoami(),
+                json!({"name": "n", "events": [{"CommandLine": "dir"}], "expect": {"fires": true}}),
+                "spec.tests[0].expect: expected an alert, got no alert; none of the 1 events match; \
+                 selection: CommandLine contains \"whoami\" does not hold, the event has \"dir\"",
+            ),
+            (
+                whoami(),
+                json!({"name": "n", "events": [{"CommandLine": "whoami"}], "expect": {"alerts": 0}}),
+                "spec.tests[0].expect: expected no alert, got 1 alert; of the 1 events number 0 matches",
+            ),
+            (
+                brute_force(),
+                json!({"name": "n", "format": "syslog", "expect": {"fires": true}, "events": [
+                    {"raw": "<86>1 2024-05-01T10:00:00Z web-1 sshd 1 - - Failed password for root"},
+                    {"raw": "<86>1 2024-05-01T10:06:00Z web-1 sshd 1 - - Failed password for root"},
+                ]}),
+                "spec.tests[0].expect: expected an alert, got no alert; 2 of the 2 events match, from number 0 to 1",
+            ),
+            (
+                whoami(),
+                json!({"name": "n", "format": "windows", "events": [{"CommandLine": "whoami"}], "expect": {"fires": true}}),
+                "spec.tests[0].events[0]: not a Windows event: no event id found (Event.System.EventID, winlog.event_id or EventID)",
+            ),
+        ] {
+            assert_eq!(outcome(&rule, test), Err(message.to_owned()));
+        }
+    }
+
+    #[test]
+    fn an_event_of_a_text_format_must_be_a_text() {
+        let mut value = brute_force();
+        value["tests"] = json!([{"name": "n", "format": "syslog", "events": [{"message": "x"}], "expect": {"fires": true}}]);
+
+        let problems = Rule::compile("r", &crate::rule::fixture::spec(value)).err().unwrap();
+
+        assert_eq!((problems[0].field.as_str(), problems[0].message.as_str()), ("spec.tests[0].events[0]", "a syslog event is a text"));
     }
 }

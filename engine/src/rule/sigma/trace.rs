@@ -1,8 +1,11 @@
 //! Why a Sigma detection is or is not true of an event: rsigma's trace, put into words.
 
-use rsigma_eval::{ConditionTrace, DetectionTrace, ItemTrace, MatchReason, MatcherKind, SelectionBranch, explain_rule};
 use super::Sigma;
-use crate::rule::{event_view::EventView, explain::{Finding, Step}};
+use crate::rule::{
+    event_view::EventView,
+    explain::{Finding, Step},
+};
+use rsigma_eval::{ConditionTrace, DetectionTrace, ItemTrace, MatchReason, MatcherKind, SelectionBranch, explain_rule};
 
 impl Sigma {
     /// Each selection and field condition of the detection, with what the event says to it.
@@ -20,8 +23,12 @@ fn group(step: Step, what: impl Into<String>, held: bool, children: Vec<Finding>
 fn condition(trace: ConditionTrace) -> Finding {
     match trace {
         ConditionTrace::Selection { name, matched, detection } => selection(&name, matched, detection),
-        ConditionTrace::And { matched, children } => group(Step::All, "all of these", matched, children.into_iter().map(condition).collect()),
-        ConditionTrace::Or { matched, children } => group(Step::Any, "any of these", matched, children.into_iter().map(condition).collect()),
+        ConditionTrace::And { matched, children } => {
+            group(Step::All, "all of these", matched, children.into_iter().map(condition).collect())
+        }
+        ConditionTrace::Or { matched, children } => {
+            group(Step::Any, "any of these", matched, children.into_iter().map(condition).collect())
+        }
         ConditionTrace::Not { matched, child } => group(Step::Not, "not", matched, vec![condition(*child)]),
         ConditionTrace::Quantified { matched, need, got, branches, .. } => {
             let what = format!("at least {need} of these {}, of which {got} hold", branches.len());
@@ -44,8 +51,12 @@ fn detection(trace: DetectionTrace) -> Finding {
             Some(only) if items.is_empty() => item(only),
             last => group(Step::All, "all of these", matched, items.into_iter().chain(last).map(item).collect()),
         },
-        DetectionTrace::AnyOf { matched, branches } => group(Step::Any, "any of these", matched, branches.into_iter().map(detection).collect()),
-        DetectionTrace::And { matched, branches } => group(Step::All, "all of these", matched, branches.into_iter().map(detection).collect()),
+        DetectionTrace::AnyOf { matched, branches } => {
+            group(Step::Any, "any of these", matched, branches.into_iter().map(detection).collect())
+        }
+        DetectionTrace::And { matched, branches } => {
+            group(Step::All, "all of these", matched, branches.into_iter().map(detection).collect())
+        }
         DetectionTrace::Keywords { item: keywords, .. } => item(keywords),
         DetectionTrace::Conditional { matched, condition: inner } => group(Step::Condition, "condition", matched, vec![condition(*inner)]),
         DetectionTrace::ArrayMatch { field, quantifier, matched, members, .. } => {
