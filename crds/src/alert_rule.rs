@@ -1,12 +1,13 @@
 //! `AlertRule`: the unit of detection as code.
 
 use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{ConfigStatus, Duration, Format, Object, SigmaLogsource};
 
 /// What is worth an alert: a Sigma rule, or a number of matches within a time.
-#[derive(CustomResource, Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "redoubt.dev",
     version = "v1alpha1",
@@ -72,6 +73,26 @@ pub struct AlertRuleSpec {
     pub tests: Vec<RuleTest>,
 }
 
+impl Default for AlertRuleSpec {
+    fn default() -> Self {
+        Self {
+            title: None,
+            description: None,
+            severity: None,
+            tags: Vec::new(),
+            attack: Vec::new(),
+            runbook: None,
+            enabled: enabled(),
+            sigma: None,
+            threshold: None,
+            suppress: None,
+            allowed_lateness: default_lateness(),
+            exceptions: Vec::new(),
+            tests: Vec::new(),
+        }
+    }
+}
+
 fn enabled() -> bool {
     true
 }
@@ -81,7 +102,7 @@ fn default_lateness() -> Duration {
 }
 
 /// How bad it is, by Sigma's levels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, KubeSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// Worth knowing, nothing to do.
@@ -97,7 +118,7 @@ pub enum Severity {
 }
 
 /// A number of matches within a window of event time.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Threshold {
     /// Which events count.
@@ -134,7 +155,7 @@ pub struct Matcher {
 
 /// Alike alerts within a time are one. Times are counted in fixed steps since 1970, so that the outcome does not depend on the order
 /// in which events arrive.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Suppression {
     /// Fields that make alerts alike. Empty means that all alerts of the rule are alike; a threshold's groups are always told apart.
@@ -164,7 +185,7 @@ pub struct Exception {
 }
 
 /// A case that must hold before the rule is live.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RuleTest {
     /// What is being shown.

@@ -1,12 +1,13 @@
 //! `Enrichment`: what happens to events in transit.
 
 use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{ConfigStatus, Object};
 
 /// One step that events pass on their way: a VRL program, a look-up in a Watchlist, GeoIP, or a declared drop.
-#[derive(CustomResource, Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "redoubt.dev",
     version = "v1alpha1",
@@ -52,12 +53,18 @@ pub struct EnrichmentSpec {
     pub tests: Vec<EnrichmentTest>,
 }
 
+impl Default for EnrichmentSpec {
+    fn default() -> Self {
+        Self { order: default_order(), when: None, vrl: None, lookup: None, geoip: None, drop: None, tests: Vec::new() }
+    }
+}
+
 fn default_order() -> i32 {
     100
 }
 
 /// A program in Vector Remap Language. No network, file or environment functions are available.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct VrlProgram {
     /// The program. `abort` leaves the event as it was before the step.
@@ -66,7 +73,7 @@ pub struct VrlProgram {
 }
 
 /// A look-up of a field's value in a Watchlist of the same namespace.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Lookup {
     /// Name of the Watchlist.
@@ -108,7 +115,7 @@ fn default_address_fields() -> Vec<String> {
 }
 
 /// A declared drop.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DropEvent {
     /// Why these events are not wanted: the label of the counter.
@@ -117,7 +124,7 @@ pub struct DropEvent {
 }
 
 /// A case that must hold: an event goes in, and what comes out is compared.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct EnrichmentTest {
     /// What is being shown.

@@ -4,6 +4,8 @@
 //! *does* is decided in `redoubt-engine`; who runs it, in `redoubt` and `redoubt-operator`. The manifests beside this folder and the
 //! reference pages under `docs/` are generated from these types, so a change of a field starts and ends here.
 
+#![allow(unreachable_pub, reason = "KubeSchema repeats each type, with its `pub`, inside a function body")]
+
 mod alert_rule;
 mod duration;
 mod enrichment;
@@ -17,9 +19,7 @@ mod watchlist;
 
 pub use alert_rule::{AlertRule, AlertRuleSpec, Exception, Matcher, RuleTest, RuleTestExpectation, Severity, Suppression, Threshold};
 pub use duration::{Duration, DurationError};
-pub use enrichment::{
-    DropEvent, Enrichment, EnrichmentExpectation, EnrichmentSpec, EnrichmentTest, GeoIp, Lookup, VrlProgram,
-};
+pub use enrichment::{DropEvent, Enrichment, EnrichmentExpectation, EnrichmentSpec, EnrichmentTest, GeoIp, Lookup, VrlProgram};
 pub use log_source::{FieldType, Format, HttpAuth, HttpInput, LogSource, LogSourceSpec, Quota, SigmaLogsource, SyslogInput, TypedField};
 pub use object::Object;
 pub use response_action::{AlertSelector, LogAction, ResponseAction, ResponseActionSpec, Webhook};

@@ -1,6 +1,7 @@
 //! `LogSource`: how events of one kind come in.
 
 use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{ConfigStatus, SecretKeyRef, TlsSecretRef};
@@ -59,7 +60,7 @@ pub struct LogSourceSpec {
 }
 
 /// An HTTP input.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HttpInput {
     /// Who may post. There is no unauthenticated HTTP input.
@@ -103,7 +104,7 @@ pub struct SyslogInput {
 }
 
 /// How one event is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, KubeSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// A JSON object: ECS fields are taken as they are, all else goes to `details`.
@@ -125,7 +126,7 @@ pub enum Format {
 }
 
 /// A Sigma logsource (Sigma specification 2.1, "Log source"): which rules apply to an event.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize, KubeSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SigmaLogsource {
     /// A product, such as `linux` or `aws`.
@@ -140,7 +141,7 @@ pub struct SigmaLogsource {
 }
 
 /// A native field that becomes a typed field of the event.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TypedField {
     /// Path under `details`.
@@ -155,7 +156,7 @@ pub struct TypedField {
 }
 
 /// The type of a declared field, by its Elasticsearch name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, KubeSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum FieldType {
     /// A string, kept whole.
@@ -173,7 +174,7 @@ pub enum FieldType {
 }
 
 /// How fast events may come; past it senders get 429 with `Retry-After`, and nothing that was accepted is lost.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Quota {
     /// Events a second, sustained, for each ingest process.

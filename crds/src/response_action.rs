@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{ConfigStatus, Duration, SecretKeyRef, Severity};
@@ -45,7 +46,7 @@ fn dry_run() -> bool {
 }
 
 /// Which alerts are meant: those that fit every given field.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AlertSelector {
     /// The least severity.
@@ -102,7 +103,7 @@ fn default_attempts() -> u32 {
 }
 
 /// A line in the program's log.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LogAction {
     /// The line: a minijinja template over `alert`. Defaults to severity, rule and title.

@@ -1,10 +1,10 @@
 //! Where secrets come from: never from the resource itself.
 
-use kube::KubeSchema;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// One key of a Secret in the same namespace. On one machine it is the file `NAME/KEY` in the secrets directory.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, KubeSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SecretKeyRef {
     /// Name of the Secret.
@@ -16,7 +16,7 @@ pub struct SecretKeyRef {
 }
 
 /// A Secret of type `kubernetes.io/tls`: `tls.crt`, `tls.key`, and for verified clients `ca.crt`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, KubeSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TlsSecretRef {
     /// Name of the Secret.

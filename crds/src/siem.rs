@@ -1,13 +1,14 @@
 //! `Siem`: the whole installation of one namespace.
 
-use kube::{CustomResource, KubeSchema};
+use kube::CustomResource;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{ConfigStatus, Duration, TlsSecretRef};
 
 /// One SIEM: where events are queued and kept, for how long, and how it listens. One a namespace; every other resource of the
 /// namespace belongs to it.
-#[derive(CustomResource, Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[derive(CustomResource, Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "redoubt.dev",
     version = "v1alpha1",
@@ -39,7 +40,7 @@ pub struct SiemSpec {
 }
 
 /// The HTTP listener that all `http` log sources share.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct IngestSpec {
     /// Port of the HTTP listener.
@@ -63,7 +64,7 @@ impl Default for IngestSpec {
 }
 
 /// How matches are brought together into alerts.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct CorrelateSpec {
     /// How many partitions the matches are spread over, by rule and group key.
@@ -81,7 +82,7 @@ impl Default for CorrelateSpec {
 }
 
 /// The queue between the roles.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct BrokerSpec {
     /// Bytes of unprocessed events that may queue; past it senders are told to come back later.
@@ -99,7 +100,7 @@ impl Default for BrokerSpec {
 }
 
 /// Where events and alerts are kept.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct StoreSpec {
     /// Memory for documents on their way into the index, in bytes.
@@ -116,7 +117,7 @@ impl Default for StoreSpec {
 }
 
 /// How long what is stored stays, counted from the time of receipt.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Retention {
     /// Events, and the matches that rules found in them.

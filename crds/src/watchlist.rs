@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use kube::{CustomResource, KubeSchema};
+use kube::CustomResource;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::ConfigStatus;
 
 /// A set of values worth knowing: bad addresses, our own networks, people who left.
-#[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "redoubt.dev",
     version = "v1alpha1",
@@ -35,7 +36,7 @@ pub struct WatchlistSpec {
 }
 
 /// How a value is found in a list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, KubeSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum WatchlistMatch {
     /// The value itself, letter case aside: hashes, users, names.
@@ -47,7 +48,7 @@ pub enum WatchlistMatch {
 }
 
 /// One value of a list.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct WatchlistEntry {
     /// The value, CIDR or domain.
