@@ -126,8 +126,7 @@ impl Replay {
         match self.output {
             Output::Ndjson => writeln!(std::io::stdout().lock(), "{}", serde_json::to_string(alert)?)?,
             Output::Table => {
-                let severity = format!("{:<13}", format!("{:?}", alert.severity).to_lowercase());
-                let severity = styled(print::severity_style(alert.severity), &severity);
+                let severity = styled(print::severity_style(alert.severity), &format!("{:<13}", alert.severity.as_str()));
                 anstream::println!("{}  {severity} {:<40} {}", alert.timestamp, alert.rule.name, alert.summary);
             }
         }
