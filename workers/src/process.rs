@@ -189,7 +189,8 @@ struct Worked {
 
 /// One thing to count once the message is safe.
 enum Tally {
-    Indexed { source: Arc<str> },
+    /// Of the document at this index.
+    Indexed { source: Arc<str>, document: usize },
     DeadLettered { source: Arc<str> },
     Dropped { source: Arc<str>, enrichment: String, reason: String },
     EnrichmentFailed { enrichment: String },
@@ -232,7 +233,7 @@ impl Worked {
                     }
                     self.matches.push(found);
                 }
-                self.tallies.push(Tally::Indexed { source: Arc::clone(&raw.source) });
+                self.tallies.push(Tally::Indexed { source: Arc::clone(&raw.source), document: documents.len() });
                 documents.push(event_document(*event, redelivered));
             }
         }
@@ -240,21 +241,17 @@ impl Worked {
 
     /// Counts what became of the events; those in `refused` were to be indexed and became dead letters after all.
     fn count(self, metrics: &Metrics, refused: &[usize]) {
-        let ended = |source: Arc<str>, outcome| metrics.events_processed.get_or_create(&ProcessLabels { source, outcome }).inc();
-        let dead = |reason| metrics.dead_letters.get_or_create(&ReasonLabels { reason }).inc();
-        let refused: HashSet<&str> = refused.iter().map(|index| self.documents[*index].id.as_str()).collect();
-        let mut indexed = self.documents.iter().filter(|document| document.family == Family::Events);
+        let ended = |source, outcome| metrics.events_processed.get_or_create(&ProcessLabels { source, outcome }).inc();
+        let dead = |source, reason| {
+            metrics.dead_letters.get_or_create(&ReasonLabels { reason }).inc();
+            ended(source, "dead_lettered")
+        };
+        let refused: HashSet<usize> = refused.iter().copied().collect();
         for tally in self.tallies {
             match tally {
-                Tally::Indexed { source } if indexed.next().is_some_and(|document| refused.contains(document.id.as_str())) => {
-                    dead("refused by the store");
-                    ended(source, "dead_lettered");
-                }
-                Tally::Indexed { source } => ended(source, "indexed"),
-                Tally::DeadLettered { source } => {
-                    dead("not readable");
-                    ended(source, "dead_lettered")
-                }
+                Tally::Indexed { source, document } if refused.contains(&document) => dead(source, "refused by the store"),
+                Tally::Indexed { source, .. } => ended(source, "indexed"),
+                Tally::DeadLettered { source } => dead(source, "not readable"),
                 Tally::Dropped { source, enrichment, reason } => {
                     let labels = DropLabels { enrichment: enrichment.into(), reason: reason.into() };
                     metrics.events_dropped.get_or_create(&labels).inc();
