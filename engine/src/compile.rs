@@ -4,6 +4,9 @@
 //! not compile, or whose own tests fail, is left out, and every other one runs. Where a plan was running before, the last good version
 //! of that resource goes on in its stead.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
@@ -178,7 +181,7 @@ impl<'a> Compiler<'a> {
                 (None, Some(first)) if resource.kind == Kind::Siem => {
                     Some(("kind", format!("there can be one Siem, and Siem/{} is declared at {}", first.name, place(first))))
                 }
-                _ => port_clash(resource, &mut ports).map(|(field, message)| (field, message)),
+                _ => port_clash(resource, &mut ports),
             };
             if let Some((field, message)) = clash {
                 self.report(Level::Error, resource, Problem::new(field, message, "take one of them away, or change it"));
