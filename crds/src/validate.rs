@@ -11,7 +11,11 @@ mod structure;
 #[cfg(test)]
 mod tests;
 
-use std::{borrow::Cow, collections::BTreeMap, fmt, sync::LazyLock};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::LazyLock,
+};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::core::cel::{CompiledSchema, ErrorKind, Validator, compile_schema};
@@ -77,13 +81,16 @@ impl KindSchema {
     }
 
     fn evaluate_rules(&self, spec: &Value, violations: &mut Vec<Violation>) {
-        let structure_is_sound = violations.is_empty();
-        let pruned: Cow<'_, Value> = self.spec.without_nulls(spec);
-        let object = json!({ "spec": pruned });
+        let object = json!({ "spec": self.spec.without_nulls(spec) });
         let Err(errors) = VALIDATOR.with(|validator| validator.validate_compiled(&self.rules, &object, None)) else { return };
         // A rule that stumbles over a broken structure has nothing to add to what was already said of it.
-        let telling = errors.into_iter().filter(|error| structure_is_sound || error.kind == ErrorKind::ValidationFailure);
-        violations.extend(telling.map(|error| Violation { field: error.field_path, message: error.message }));
+        let broken: BTreeSet<String> = violations.iter().map(|violation| violation.field.clone()).collect();
+        for error in errors {
+            let tells_more = broken.is_empty() || error.kind == ErrorKind::ValidationFailure;
+            if tells_more && !broken.contains(&error.field_path) {
+                violations.push(Violation { field: error.field_path, message: error.message });
+            }
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use kube::core::cel::{ScopeContext, analyze_rule};
+use kube::core::cel::estimate_rule_cost;
 use serde_json::{Value, json};
 
 use super::{structure::KEYWORDS, *};
@@ -397,14 +397,14 @@ fn an_object_without_a_spec_or_of_no_kind_of_ours_is_refused() {
 }
 
 #[test]
-fn no_rule_is_too_dear_for_an_api_server_or_names_what_it_does_not_know() {
+fn every_rule_compiles_and_none_is_too_dear_for_an_api_server() {
     for (kind, path, schema) in schemas() {
         let compiled = compile_schema(&schema);
         for rule in schema["x-kubernetes-validations"].as_array().into_iter().flatten() {
             let rule = rule["rule"].as_str().unwrap();
 
             assert!(compiled.compilation_errors().is_empty(), "{kind} {path}: {rule}");
-            assert_eq!(analyze_rule(rule, &compiled, ScopeContext::CrdValidation), [], "{kind} {path}: {rule}");
+            assert_eq!(estimate_rule_cost(rule, &compiled), [], "{kind} {path}: {rule}");
         }
     }
 }
