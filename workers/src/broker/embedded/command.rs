@@ -15,18 +15,41 @@ const WAITING_KIB: usize = 128 << 10;
 /// A change of the file.
 #[derive(Debug)]
 pub(super) enum Change {
-    Declare { topic: Topic, subscription: String },
-    Publish { topic: Topic, bodies: Vec<Vec<u8>> },
+    Declare {
+        topic: Topic,
+        subscription: String,
+    },
+    Publish {
+        topic: Topic,
+        bodies: Vec<Vec<u8>>,
+    },
     /// Deletes messages.
-    Acknowledge { queue: u32, sequences: Vec<u64> },
+    Acknowledge {
+        queue: u32,
+        sequences: Vec<u64>,
+    },
     /// A consumer takes a queue. Stores how often messages came back in the hands of those before it.
-    Hold { queue: u32, prefetch: u64, counts: Vec<(u64, u32)> },
+    Hold {
+        queue: u32,
+        prefetch: u64,
+        counts: Vec<(u64, u32)>,
+    },
     /// A message came back so often, or will have when it is not acknowledged now.
-    Count { queue: u32, sequence: u64, times: u32 },
+    Count {
+        queue: u32,
+        sequence: u64,
+        times: u32,
+    },
     /// Moves a message to the dead ones.
-    SetAside { queue: u32, sequence: u64, reason: String },
+    SetAside {
+        queue: u32,
+        sequence: u64,
+        reason: String,
+    },
     /// Moves the oldest dead messages to the end of their queues.
-    Revive { limit: usize },
+    Revive {
+        limit: usize,
+    },
     /// A reader met an error: the database is opened again.
     Reopen,
 }

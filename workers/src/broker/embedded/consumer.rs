@@ -126,17 +126,22 @@ impl EmbeddedConsumer {
         }
     }
 
+    /// Looks for messages; where that fails, once more on a database that was opened again.
     async fn find(&self) -> Result<Found, BrokerError> {
-        let (shared, queue, room) = (Arc::clone(&self.shared), Arc::clone(&self.queue), self.room());
-        let found = tokio::task::spawn_blocking(move || find(&shared, &queue, room)).await;
-        let error = match found {
-            Ok(Ok(found)) => return Ok(found),
-            Ok(Err(error)) => unavailable(&self.shared.path, &error),
-            Err(stopped) => BrokerError::Unavailable(format!("reading {} was broken off: {stopped}", self.shared.path.display())),
-        };
-        // Only the writer can open the database again, and it may have nothing to write that would show it the need.
+        if let Ok(found) = self.read().await {
+            return Ok(found);
+        }
+        // Only the writer can open it, and it may have nothing to write that would show it the need.
         self.link.call(Change::Reopen).await?;
-        Err(error)
+        self.read().await
+    }
+
+    async fn read(&self) -> Result<Found, BrokerError> {
+        let (shared, queue, room) = (Arc::clone(&self.shared), Arc::clone(&self.queue), self.room());
+        match tokio::task::spawn_blocking(move || find(&shared, &queue, room)).await {
+            Ok(found) => found.map_err(|error| unavailable(&self.shared.path, &error)),
+            Err(stopped) => Err(BrokerError::Unavailable(format!("reading {} was broken off: {stopped}", self.shared.path.display()))),
+        }
     }
 
     async fn wait(&mut self) -> Result<Option<Delivery>, BrokerError> {

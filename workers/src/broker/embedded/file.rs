@@ -66,8 +66,7 @@ impl Ledger {
         for (id, row) in &self.rows {
             if before.rows.get(id) != Some(row) {
                 let topic = row.topic.to_string();
-                let value =
-                    (topic.as_str(), row.subscription.as_str(), row.next, row.depth.messages, row.depth.bytes, row.held);
+                let value = (topic.as_str(), row.subscription.as_str(), row.next, row.depth.messages, row.depth.bytes, row.held);
                 tables.queues.insert(id, value)?;
             }
         }

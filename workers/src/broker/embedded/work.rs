@@ -2,10 +2,7 @@
 //!
 //! Nothing here touches what other threads see: a transaction that fails leaves no trace.
 
-use std::{
-    collections::HashMap,
-    time::Instant,
-};
+use std::{collections::HashMap, time::Instant};
 
 use redb::{ReadableTable, Table};
 

@@ -10,18 +10,18 @@ use redoubt::broker::{Broker, BrokerError, Consumer, Delivery, Depth, Topic};
 
 /// Bounds that a case needs of its broker.
 #[derive(Debug, Clone, Copy)]
-pub struct Bounds {
+pub(super) struct Bounds {
     /// Bytes that a topic may hold.
-    pub max_bytes: u64,
+    pub(super) max_bytes: u64,
     /// How often a message is handed out before it is set aside.
-    pub delivery_limit: u32,
+    pub(super) delivery_limit: u32,
 }
 
 const ROOMY: Bounds = Bounds { max_bytes: 1 << 30, delivery_limit: 5 };
 
 /// How a case gets its broker.
 #[async_trait]
-pub trait Harness: Sized + Send {
+pub(super) trait Harness: Sized + Send {
     /// A broker without subscriptions or messages.
     async fn fresh(bounds: Bounds) -> Self;
 
@@ -125,7 +125,7 @@ async fn publish(broker: &Arc<dyn Broker>, bodies: Vec<Vec<u8>>) -> Result<(), B
     within("publish", broker.publish(Topic::Events, bodies)).await
 }
 
-pub async fn what_was_confirmed_survives_a_crash_in_order<H: Harness>() {
+pub(super) async fn what_was_confirmed_survives_a_crash_in_order<H: Harness>() {
     let mut harness = with_subscription::<H>(ROOMY).await;
     publish(&harness.broker(), numbered(0..3)).await.unwrap();
     publish(&harness.broker(), numbered(3..5)).await.unwrap();
@@ -138,7 +138,7 @@ pub async fn what_was_confirmed_survives_a_crash_in_order<H: Harness>() {
     assert_eq!(numbers(&take(&mut consumer, 5).await), [0, 1, 2, 3, 4]);
 }
 
-pub async fn what_was_not_acknowledged_comes_again_in_order_when_the_consumer_is_dropped<H: Harness>() {
+pub(super) async fn what_was_not_acknowledged_comes_again_in_order_when_the_consumer_is_dropped<H: Harness>() {
     let harness = with_subscription::<H>(ROOMY).await;
     let broker = harness.broker();
     publish(&broker, numbered(0..5)).await.unwrap();
@@ -155,7 +155,7 @@ pub async fn what_was_not_acknowledged_comes_again_in_order_when_the_consumer_is
     assert_eq!(redeliveries(&again), [1, 1, 1, 0]);
 }
 
-pub async fn what_was_not_acknowledged_comes_again_in_order_after_a_crash<H: Harness>() {
+pub(super) async fn what_was_not_acknowledged_comes_again_in_order_after_a_crash<H: Harness>() {
     let mut harness = with_subscription::<H>(ROOMY).await;
     publish(&harness.broker(), numbered(0..4)).await.unwrap();
     let mut consumer = consume(&harness.broker(), "s").await;
@@ -171,7 +171,7 @@ pub async fn what_was_not_acknowledged_comes_again_in_order_after_a_crash<H: Har
     assert_eq!(redeliveries(&again[..2]), [1, 1]);
 }
 
-pub async fn what_was_acknowledged_never_comes_again<H: Harness>() {
+pub(super) async fn what_was_acknowledged_never_comes_again<H: Harness>() {
     let mut harness = with_subscription::<H>(ROOMY).await;
     publish(&harness.broker(), numbered(0..4)).await.unwrap();
     let mut consumer = consume(&harness.broker(), "s").await;
@@ -186,7 +186,7 @@ pub async fn what_was_acknowledged_never_comes_again<H: Harness>() {
     assert_eq!(harness.broker().depth(Topic::Events, "s").await.unwrap().messages, 1);
 }
 
-pub async fn a_second_consumer_waits_and_takes_over<H: Harness>() {
+pub(super) async fn a_second_consumer_waits_and_takes_over<H: Harness>() {
     let harness = with_subscription::<H>(ROOMY).await;
     let broker = harness.broker();
     publish(&broker, numbered(0..2)).await.unwrap();
@@ -201,7 +201,7 @@ pub async fn a_second_consumer_waits_and_takes_over<H: Harness>() {
     assert_eq!(numbers(&take(&mut second, 2).await), [0, 1]);
 }
 
-pub async fn every_subscription_gets_every_message<H: Harness>() {
+pub(super) async fn every_subscription_gets_every_message<H: Harness>() {
     let harness = with_subscription::<H>(ROOMY).await;
     let broker = harness.broker();
     broker.declare(Topic::Events, "t").await.unwrap();
@@ -218,7 +218,7 @@ pub async fn every_subscription_gets_every_message<H: Harness>() {
     assert_eq!(redeliveries(&of_t), [0, 0, 0]);
 }
 
-pub async fn topics_are_apart<H: Harness>() {
+pub(super) async fn topics_are_apart<H: Harness>() {
     let harness = H::fresh(ROOMY).await;
     let broker = harness.broker();
     let topics = [Topic::Events, Topic::Matches(0), Topic::Matches(1), Topic::Alerts];
@@ -237,7 +237,7 @@ pub async fn topics_are_apart<H: Harness>() {
     }
 }
 
-pub async fn a_subscription_starts_where_it_was_declared<H: Harness>() {
+pub(super) async fn a_subscription_starts_where_it_was_declared<H: Harness>() {
     let harness = with_subscription::<H>(ROOMY).await;
     let broker = harness.broker();
     publish(&broker, numbered(0..3)).await.unwrap();
@@ -250,7 +250,7 @@ pub async fn a_subscription_starts_where_it_was_declared<H: Harness>() {
     assert_waits(consumer.next()).await;
 }
 
-pub async fn to_declare_twice_changes_nothing<H: Harness>() {
+pub(super) async fn to_declare_twice_changes_nothing<H: Harness>() {
     let mut harness = with_subscription::<H>(ROOMY).await;
     publish(&harness.broker(), numbered(0..2)).await.unwrap();
 
@@ -263,7 +263,7 @@ pub async fn to_declare_twice_changes_nothing<H: Harness>() {
     assert_waits(consumer.next()).await;
 }
 
-pub async fn a_publish_that_nobody_would_keep_is_refused<H: Harness>() {
+pub(super) async fn a_publish_that_nobody_would_keep_is_refused<H: Harness>() {
     let harness = with_subscription::<H>(ROOMY).await;
 
     let outcome = within("publish", harness.broker().publish(Topic::Alerts, numbered(0..1))).await;
@@ -271,7 +271,7 @@ pub async fn a_publish_that_nobody_would_keep_is_refused<H: Harness>() {
     assert!(matches!(outcome, Err(BrokerError::Unavailable(_))), "{outcome:?}");
 }
 
-pub async fn no_more_than_the_prefetch_is_out<H: Harness>() {
+pub(super) async fn no_more_than_the_prefetch_is_out<H: Harness>() {
     let harness = with_subscription::<H>(ROOMY).await;
     let broker = harness.broker();
     publish(&broker, vec![vec![0; 100]; 5]).await.unwrap();
@@ -285,7 +285,7 @@ pub async fn no_more_than_the_prefetch_is_out<H: Harness>() {
     assert_waits(consumer.next()).await;
 }
 
-pub async fn a_message_over_the_prefetch_is_handed_out_by_itself<H: Harness>() {
+pub(super) async fn a_message_over_the_prefetch_is_handed_out_by_itself<H: Harness>() {
     let harness = with_subscription::<H>(ROOMY).await;
     let broker = harness.broker();
     publish(&broker, vec![vec![1; 10], vec![2; 1000], vec![3; 10]]).await.unwrap();
@@ -301,7 +301,7 @@ pub async fn a_message_over_the_prefetch_is_handed_out_by_itself<H: Harness>() {
     }
 }
 
-pub async fn a_full_queue_takes_nothing_and_recovers<H: Harness>() {
+pub(super) async fn a_full_queue_takes_nothing_and_recovers<H: Harness>() {
     let bound = 100_000;
     let harness = with_subscription::<H>(Bounds { max_bytes: bound, ..ROOMY }).await;
     let broker = harness.broker();
@@ -327,7 +327,7 @@ pub async fn a_full_queue_takes_nothing_and_recovers<H: Harness>() {
     assert_eq!(broker.depth(Topic::Events, "s").await.unwrap().messages, taken);
 }
 
-pub async fn a_rejected_message_comes_again_before_later_ones<H: Harness>() {
+pub(super) async fn a_rejected_message_comes_again_before_later_ones<H: Harness>() {
     let harness = with_subscription::<H>(ROOMY).await;
     let broker = harness.broker();
     publish(&broker, numbered(0..4)).await.unwrap();
@@ -341,7 +341,7 @@ pub async fn a_rejected_message_comes_again_before_later_ones<H: Harness>() {
     assert_eq!(redeliveries(&again), [1, 0, 0]);
 }
 
-pub async fn the_delivery_limit_sets_aside_with_the_reason<H: Harness>() {
+pub(super) async fn the_delivery_limit_sets_aside_with_the_reason<H: Harness>() {
     let harness = with_subscription::<H>(Bounds { delivery_limit: 3, ..ROOMY }).await;
     let broker = harness.broker();
     publish(&broker, numbered(0..2)).await.unwrap();
@@ -361,7 +361,7 @@ pub async fn the_delivery_limit_sets_aside_with_the_reason<H: Harness>() {
     assert_eq!(broker.depth(Topic::Events, "s").await.unwrap().messages, 1);
 }
 
-pub async fn a_message_set_aside_survives_a_crash<H: Harness>() {
+pub(super) async fn a_message_set_aside_survives_a_crash<H: Harness>() {
     let mut harness = with_subscription::<H>(Bounds { delivery_limit: 1, ..ROOMY }).await;
     publish(&harness.broker(), numbered(0..3)).await.unwrap();
     let mut consumer = consume(&harness.broker(), "s").await;
@@ -377,7 +377,7 @@ pub async fn a_message_set_aside_survives_a_crash<H: Harness>() {
     assert_eq!(bodies(harness.broker().dead_messages(2).await.unwrap()), numbered(0..2));
 }
 
-pub async fn close_wakes_waiting_consumers_and_refuses_work<H: Harness>() {
+pub(super) async fn close_wakes_waiting_consumers_and_refuses_work<H: Harness>() {
     let harness = with_subscription::<H>(ROOMY).await;
     let broker = harness.broker();
     let mut consumer = consume(&broker, "s").await;
@@ -390,7 +390,7 @@ pub async fn close_wakes_waiting_consumers_and_refuses_work<H: Harness>() {
     within("a second close", broker.close()).await;
 }
 
-pub async fn a_call_of_next_that_is_given_up_loses_nothing<H: Harness>() {
+pub(super) async fn a_call_of_next_that_is_given_up_loses_nothing<H: Harness>() {
     let harness = with_subscription::<H>(ROOMY).await;
     let broker = harness.broker();
     let mut consumer = consume(&broker, "s").await;
@@ -420,7 +420,7 @@ pub async fn a_call_of_next_that_is_given_up_loses_nothing<H: Harness>() {
     assert!(redeliveries(&got).iter().all(|&times| times == 0));
 }
 
-pub async fn an_empty_publish_and_an_empty_message_are_fine<H: Harness>() {
+pub(super) async fn an_empty_publish_and_an_empty_message_are_fine<H: Harness>() {
     let harness = with_subscription::<H>(ROOMY).await;
     let broker = harness.broker();
 
@@ -432,7 +432,7 @@ pub async fn an_empty_publish_and_an_empty_message_are_fine<H: Harness>() {
     assert_eq!(broker.depth(Topic::Events, "s").await.unwrap(), Depth { messages: 1, bytes: 0 });
 }
 
-pub async fn a_large_message_arrives_whole<H: Harness>() {
+pub(super) async fn a_large_message_arrives_whole<H: Harness>() {
     let mut harness = with_subscription::<H>(ROOMY).await;
     let body: Vec<u8> = (0..8_000_000_u32).map(|place| (place % 251) as u8).collect();
 
@@ -446,7 +446,7 @@ pub async fn a_large_message_arrives_whole<H: Harness>() {
     assert_eq!(next(&mut consumer).await.body, b"after");
 }
 
-pub async fn concurrent_publishers_lose_and_double_nothing<H: Harness>() {
+pub(super) async fn concurrent_publishers_lose_and_double_nothing<H: Harness>() {
     const PUBLISHERS: u32 = 8;
     const MESSAGES: u32 = 60;
     let harness = with_subscription::<H>(ROOMY).await;
@@ -487,7 +487,7 @@ pub async fn concurrent_publishers_lose_and_double_nothing<H: Harness>() {
     assert_eq!(broker.depth(Topic::Events, "s").await.unwrap(), Depth::default());
 }
 
-pub async fn any_schedule_of_acks_drops_and_crashes_loses_nothing<H: Harness>() {
+pub(super) async fn any_schedule_of_acks_drops_and_crashes_loses_nothing<H: Harness>() {
     for seed in 0..8 {
         let mut random = Random(seed);
         let mut harness = with_subscription::<H>(Bounds { delivery_limit: 1_000, ..ROOMY }).await;
