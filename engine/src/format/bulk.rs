@@ -126,7 +126,7 @@ mod tests {
             (
                 "a broken document",
                 "{\"index\":{\"_id\":\"1\"}}\n{\"a\":\n{\"index\":{\"_id\":\"2\"}}\n{\"a\":2}",
-                &["line 4: expected `,` or `}`", "2={\"a\":2}"],
+                &["line 3: expected `,` or `}`", "2={\"a\":2}"],
             ),
             ("nothing", " \n", &[]),
         ];
