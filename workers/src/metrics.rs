@@ -53,7 +53,7 @@ pub struct SourceLabels {
 pub struct IngestDropLabels {
     /// Name of the LogSource.
     pub source: Arc<str>,
-    /// Why: `full`, `quota`, `too_large`, `incomplete`, `sender` or `shutdown`.
+    /// Why: `full`, `too_large`, `incomplete`, `sender` or `shutdown`.
     pub reason: &'static str,
 }
 
