@@ -33,8 +33,8 @@ unit:
 	$(CARGO) test --workspace --locked
 
 bench: setup ## Measure: the engine beside bare rule matching, the whole path, the accept path
-	$(CARGO) bench --locked -p redoubt-engine --bench engine
-	$(CARGO) bench --locked -p redoubt --bench pipeline
+	$(CARGO) bench --workspace --locked --bench engine
+	$(CARGO) bench --workspace --locked --bench pipeline
 
 generate: ## Write the manifests and reference pages that come from the types
 	$(CARGO) run --locked -p redoubt-crds
