@@ -22,7 +22,7 @@ use tracing::{info, warn};
 use crate::{
     broker::{self, Broker, Topic, embedded::EmbeddedBroker},
     correlate::{self, Correlate},
-    ingest::{Ingest, IngestPlan},
+    ingest::{Ingest, IngestOptions, IngestPlan},
     metrics::{Metrics, QueueLabels},
     process::{self, Process},
     resources::Watched,
@@ -124,8 +124,10 @@ pub async fn start(options: &Options, watched: Watched, metrics: Arc<Metrics>) -
     });
 
     let ingest_plans = ingest_plans(watched.plans(), stop_roles.clone());
-    let ingest = Ingest::new(ingest_plans, Arc::clone(&broker), secrets, metrics, options.bind, now_millis);
-    let ingest = tokio::spawn(ingest.run(stop_ingest.clone()));
+    let listening = IngestOptions { bind: options.bind, drain: DRAIN };
+    let ingest = Ingest::new(ingest_plans, Arc::clone(&broker), secrets, metrics, Arc::new(now_millis), listening);
+    let stop = stop_ingest.clone();
+    let ingest = tokio::spawn(async move { ingest.run(stop).await.context("ingest") });
     let watching = tokio::spawn(watched.run(stop_roles.clone()));
     Ok(Running { ingest, roles, watching, stop_ingest, stop_roles, broker, store })
 }
@@ -138,13 +140,14 @@ impl Running {
     pub async fn until(mut self, end: impl Future<Output = ()>) -> Result<()> {
         let failed = tokio::select! {
             () = end => None,
-            ended = &mut self.ingest => Some(ended.map_err(anyhow::Error::from).and_then(|done| done).context("ingest")),
+            ended = &mut self.ingest => Some(ended.map_err(anyhow::Error::from).and_then(|done| done)),
             Some(ended) = self.roles.join_next() => Some(ended.map_err(anyhow::Error::from).and_then(|done| done)),
         };
         let ingest_ended = failed.is_some() && self.ingest.is_finished();
         self.stop_ingest.cancel();
-        if !ingest_ended && tokio::time::timeout(DRAIN, &mut self.ingest).await.is_err() {
-            warn!(after = ?DRAIN, "open requests are cut off");
+        if !ingest_ended {
+            // Bounded by its own time to drain.
+            drop((&mut self.ingest).await);
         }
         self.stop_roles.cancel();
         let drained = tokio::time::timeout(DRAIN, async { while self.roles.join_next().await.is_some() {} }).await;
