@@ -7,7 +7,7 @@ mod letters;
 
 use std::{
     any::Any,
-    collections::{BTreeMap, HashSet},
+    collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::Instant,
@@ -33,7 +33,7 @@ use crate::{
     batch,
     broker::{Broker, BrokerError, Consumer, Delivery, Topic},
     metrics::{DropLabels, EnrichmentLabels, Metrics, ProcessLabels, ReasonLabels, RuleLabels, SourceLabels},
-    store::{Document, Family, Store},
+    store::{Document, Family, ItemResult, Store, StoreError},
 };
 
 /// The subscription that process holds on [`Topic::Events`].
@@ -87,47 +87,65 @@ impl Process {
 
     async fn work(self: Arc<Self>, delivery: Delivery, shutdown: CancellationToken) -> Result<u64, (u64, String)> {
         let tag = delivery.tag;
-        let plan = Arc::clone(&self.plan.borrow());
-        let worked = spawn_blocking(move || Worked::of(&plan, &delivery)).await;
-        let worked = match worked {
-            Ok(Ok(worked)) => worked,
-            Ok(Err(undecodable)) => return Err((tag, undecodable.to_string())),
-            Err(panicked) => return Err((tag, panicked.to_string())),
-        };
-        let refused = self.store_all(&worked.documents, &shutdown).await.map_err(|reason| (tag, reason))?;
-        self.publish_matches(&worked.matches, &shutdown).await.map_err(|reason| (tag, reason))?;
-        worked.count(&self.metrics, &refused);
-        Ok(tag)
+        self.work_on(Arc::new(delivery), &shutdown).await.map(|()| tag).map_err(|reason| (tag, reason))
     }
 
-    /// Stores documents; an event that the store refuses for good becomes a dead letter with the store's own reason. Returns which.
-    async fn store_all(&self, documents: &Arc<[Document]>, shutdown: &CancellationToken) -> Result<Vec<usize>, String> {
-        let mut refused = self.bulk(documents, shutdown).await?;
-        refused.retain(|(index, _)| documents[*index].family == Family::Events);
-        let letters: Arc<[Document]> = refused.iter().map(|(index, reason)| letters::refused(&documents[*index], reason)).collect();
-        if !letters.is_empty() {
-            self.bulk(&letters, shutdown).await?;
-        }
-        Ok(refused.into_iter().map(|(index, _)| index).collect())
+    async fn work_on(&self, delivery: Arc<Delivery>, shutdown: &CancellationToken) -> Result<(), String> {
+        let (mut worked, results) = self.store_events(&delivery, shutdown).await?;
+        let refused: Vec<(usize, String)> =
+            results.into_iter().enumerate().filter_map(|(index, result)| result.err().map(|no| (index, no.reason))).collect();
+        self.store_letters(&delivery, &mut worked, refused, shutdown).await?;
+        self.publish_matches(&worked.matches, shutdown).await?;
+        worked.count(&self.metrics);
+        Ok(())
     }
 
-    /// Stores documents, trying again while the store does not answer. Returns those that it refused, by index, with its reason.
-    async fn bulk(&self, documents: &Arc<[Document]>, shutdown: &CancellationToken) -> Result<Vec<(usize, String)>, String> {
+    /// Works on the events of a message and stores them. While the store does not answer, all of it is done again: what comes of a
+    /// message is a function of the message, so nothing has to be kept for a second attempt that hardly ever comes.
+    async fn store_events(&self, delivery: &Arc<Delivery>, shutdown: &CancellationToken) -> Result<(Worked, Vec<ItemResult>), String> {
         let mut backoff = Backoff::default();
         loop {
-            let started = Instant::now();
-            match self.store.bulk(Arc::clone(documents)).await {
-                Ok(results) => {
-                    self.metrics.store_bulk_seconds.observe(started.elapsed().as_secs_f64());
-                    let refused = results.into_iter().enumerate().filter_map(|(i, result)| result.err().map(|no| (i, no.reason)));
-                    return Ok(refused.collect());
-                }
-                Err(error) => {
-                    warn!(%error, documents = documents.len(), "the store did not take events; trying again");
-                    backoff.pause(shutdown).await.map_err(|_| format!("stopped while the store did not answer: {error}"))?;
-                }
+            let (plan, message) = (Arc::clone(&self.plan.borrow()), Arc::clone(delivery));
+            let working = spawn_blocking(move || Worked::of(&plan, &message));
+            let mut worked = working.await.map_err(|panicked| panicked.to_string())?.map_err(|undecodable| undecodable.to_string())?;
+            match self.bulk(std::mem::take(&mut worked.documents)).await {
+                Ok(results) => return Ok((worked, results)),
+                Err(error) => pause(&mut backoff, &error, shutdown).await?,
             }
         }
+    }
+
+    /// Stores dead letters: of the events that could not be read, and of those that the store refused, with the store's own reason.
+    async fn store_letters(
+        &self,
+        delivery: &Delivery,
+        worked: &mut Worked,
+        refused: Vec<(usize, String)>,
+        shutdown: &CancellationToken,
+    ) -> Result<(), String> {
+        for (document, reason) in refused {
+            worked.refuse(document, reason);
+        }
+        if worked.unreadable.is_empty() {
+            return Ok(());
+        }
+        let raw_events = batch::decode_events(&delivery.body).map_err(|error| error.to_string())?;
+        let letters: Vec<Document> =
+            worked.unreadable.iter().filter_map(|(index, reason)| Some(letters::letter(raw_events.get(*index)?, reason))).collect();
+        let mut backoff = Backoff::default();
+        loop {
+            match self.bulk(letters.clone()).await {
+                Ok(_) => return Ok(()),
+                Err(error) => pause(&mut backoff, &error, shutdown).await?,
+            }
+        }
+    }
+
+    async fn bulk(&self, documents: Vec<Document>) -> Result<Vec<ItemResult>, StoreError> {
+        let started = Instant::now();
+        let results = self.store.bulk(documents).await?;
+        self.metrics.store_bulk_seconds.observe(started.elapsed().as_secs_f64());
+        Ok(results)
     }
 
     async fn publish_matches(&self, matches: &[Match], shutdown: &CancellationToken) -> Result<(), String> {
@@ -141,6 +159,11 @@ impl Process {
         }
         Ok(())
     }
+}
+
+async fn pause(backoff: &mut Backoff, error: &StoreError, shutdown: &CancellationToken) -> Result<(), String> {
+    warn!(%error, "the store did not take events; trying again");
+    backoff.pause(shutdown).await.map_err(|_| format!("stopped while the store did not answer: {error}"))
 }
 
 /// Publishes a message, trying again while the broker is full or does not answer.
@@ -180,19 +203,45 @@ async fn settle(
     }
 }
 
-/// What came of one message, not yet stored.
+/// What came of one message.
+#[derive(Default)]
 struct Worked {
-    documents: Arc<[Document]>,
+    /// To be stored.
+    documents: Vec<Document>,
+    /// The event that each document is of, by its index in the message; `None` for the documents of matches.
+    events: Vec<Option<usize>>,
+    /// To be published.
     matches: Vec<Match>,
+    /// Events that cannot be taken, by index in the message, with the reason.
+    unreadable: Vec<(usize, String)>,
+    /// To be counted when all is safe.
     tallies: Vec<Tally>,
+    /// The source and end of each event.
+    ends: Vec<(Arc<str>, End)>,
 }
 
-/// One thing to count once the message is safe.
+/// How an event's way ended: three ends that add up to what was accepted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Indexed,
+    Dropped,
+    DeadLettered,
+}
+
+impl End {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Indexed => "indexed",
+            Self::Dropped => "dropped",
+            Self::DeadLettered => "dead_lettered",
+        }
+    }
+}
+
+/// One thing to count besides.
 enum Tally {
-    /// Of the document at this index.
-    Indexed { source: Arc<str>, document: usize },
-    DeadLettered { source: Arc<str> },
-    Dropped { source: Arc<str>, enrichment: String, reason: String },
+    Dropped { enrichment: String, reason: String },
+    DeadLettered { reason: &'static str },
     EnrichmentFailed { enrichment: String },
     Unparsed { source: Arc<str> },
     Matched { rule: Arc<str> },
@@ -200,26 +249,26 @@ enum Tally {
 
 impl Worked {
     fn of(plan: &Plan, delivery: &Delivery) -> Result<Self, batch::BatchError> {
-        let raw_events = batch::decode_events(&delivery.body)?;
-        let mut documents = Vec::with_capacity(raw_events.len());
-        let mut worked = Self { documents: Arc::new([]), matches: Vec::new(), tallies: Vec::with_capacity(raw_events.len()) };
-        for raw in raw_events {
+        let mut worked = Self::default();
+        for raw in batch::decode_events(&delivery.body)? {
             let outcome = catch_unwind(AssertUnwindSafe(|| plan.process(&raw)))
                 .unwrap_or_else(|panic| Outcome::DeadLetter { reason: format!("the engine failed on it: {}", panic_text(&*panic)) });
-            worked.take(plan, &raw, outcome, delivery.redeliveries > 0, &mut documents);
+            worked.take(plan, raw, outcome, delivery.redeliveries > 0);
         }
-        worked.documents = documents.into();
         Ok(worked)
     }
 
-    fn take(&mut self, plan: &Plan, raw: &RawEvent, outcome: Outcome, redelivered: bool, documents: &mut Vec<Document>) {
-        match outcome {
+    fn take(&mut self, plan: &Plan, raw: RawEvent, outcome: Outcome, redelivered: bool) {
+        let index = self.ends.len();
+        let end = match outcome {
             Outcome::Dropped { enrichment, reason } => {
-                self.tallies.push(Tally::Dropped { source: Arc::clone(&raw.source), enrichment, reason });
+                self.tallies.push(Tally::Dropped { enrichment, reason });
+                End::Dropped
             }
             Outcome::DeadLetter { reason } => {
-                documents.push(letters::unreadable(raw, &reason));
-                self.tallies.push(Tally::DeadLettered { source: Arc::clone(&raw.source) });
+                self.unreadable.push((index, reason));
+                self.tallies.push(Tally::DeadLettered { reason: "not readable" });
+                End::DeadLettered
             }
             Outcome::Event { event, matches, failures } => {
                 self.tallies.extend(failures.into_iter().map(|failure| Tally::EnrichmentFailed { enrichment: failure.enrichment }));
@@ -229,34 +278,42 @@ impl Worked {
                 for found in matches {
                     self.tallies.push(Tally::Matched { rule: Arc::clone(&found.rule) });
                     if plan.rules.get(&found.rule).is_some_and(|rule| rule.keeps_state()) {
-                        documents.push(match_document(&found));
+                        self.documents.push(match_document(&found));
+                        self.events.push(None);
                     }
                     self.matches.push(found);
                 }
-                self.tallies.push(Tally::Indexed { source: Arc::clone(&raw.source), document: documents.len() });
-                documents.push(event_document(*event, redelivered));
+                self.documents.push(event_document(*event, redelivered));
+                self.events.push(Some(index));
+                End::Indexed
             }
+        };
+        self.ends.push((raw.source, end));
+    }
+
+    /// Makes a dead letter of an event whose document the store refused.
+    fn refuse(&mut self, document: usize, reason: String) {
+        match self.events.get(document) {
+            Some(Some(event)) => {
+                self.ends[*event].1 = End::DeadLettered;
+                self.unreadable.push((*event, reason));
+                self.tallies.push(Tally::DeadLettered { reason: "refused by the store" });
+            }
+            // A match's document is one text and three names; the alert does not depend on it until a restart.
+            _ => error!(reason, "the store refused the document of a match"),
         }
     }
 
-    /// Counts what became of the events; those in `refused` were to be indexed and became dead letters after all.
-    fn count(self, metrics: &Metrics, refused: &[usize]) {
-        let ended = |source, outcome| metrics.events_processed.get_or_create(&ProcessLabels { source, outcome }).inc();
-        let dead = |source, reason| {
-            metrics.dead_letters.get_or_create(&ReasonLabels { reason }).inc();
-            ended(source, "dead_lettered")
-        };
-        let refused: HashSet<usize> = refused.iter().copied().collect();
+    fn count(self, metrics: &Metrics) {
+        for (source, end) in self.ends {
+            metrics.events_processed.get_or_create(&ProcessLabels { source, outcome: end.as_str() }).inc();
+        }
         for tally in self.tallies {
             match tally {
-                Tally::Indexed { source, document } if refused.contains(&document) => dead(source, "refused by the store"),
-                Tally::Indexed { source, .. } => ended(source, "indexed"),
-                Tally::DeadLettered { source } => dead(source, "not readable"),
-                Tally::Dropped { source, enrichment, reason } => {
-                    let labels = DropLabels { enrichment: enrichment.into(), reason: reason.into() };
-                    metrics.events_dropped.get_or_create(&labels).inc();
-                    ended(source, "dropped")
+                Tally::Dropped { enrichment, reason } => {
+                    metrics.events_dropped.get_or_create(&DropLabels { enrichment: enrichment.into(), reason: reason.into() }).inc()
                 }
+                Tally::DeadLettered { reason } => metrics.dead_letters.get_or_create(&ReasonLabels { reason }).inc(),
                 Tally::EnrichmentFailed { enrichment } => {
                     metrics.enrichment_failures.get_or_create(&EnrichmentLabels { enrichment: enrichment.into() }).inc()
                 }

@@ -245,7 +245,7 @@ fn watcher(paths: &[PathBuf], sender: mpsc::Sender<()>) -> Option<notify::Recomm
     let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         if event.is_ok_and(|event| !event.kind.is_access()) {
             // A full channel means that a reload is due already.
-            drop(sender.try_send(()));
+            let _ = sender.try_send(());
         }
     });
     let mut watcher = match watcher {

@@ -183,9 +183,9 @@ fn open_broker(data: &Path, plan: &Plan) -> Result<Arc<dyn Broker>> {
 fn open_store(data: &Path, plan: &Plan) -> Result<Arc<dyn Store>> {
     let settings = &plan.siem.store;
     let buffer = usize::try_from(settings.index_buffer_bytes).unwrap_or(usize::MAX);
-    let options = store::embedded::Options { index_buffer_bytes: buffer, refresh: settings.refresh.as_std(), ..Default::default() };
+    let options = store::embedded::Options { index_buffer_bytes: buffer, refresh: settings.refresh.as_std() };
     let folder = data.join("store");
-    Ok(Arc::new(EmbeddedStore::open(&folder, options).with_context(|| format!("opening the store in {}", folder.display()))?))
+    Ok(Arc::new(EmbeddedStore::open(&folder, &options).with_context(|| format!("opening the store in {}", folder.display()))?))
 }
 
 /// Declares every subscription before the first event can come in: what is published before a subscription exists passes it by.

@@ -7,7 +7,6 @@ pub(super) const RED: Style = AnsiColor::Red.on_default().bold();
 pub(super) const YELLOW: Style = AnsiColor::Yellow.on_default().bold();
 pub(super) const GREEN: Style = AnsiColor::Green.on_default();
 pub(super) const DIM: Style = Style::new().dimmed();
-pub(super) const BOLD: Style = Style::new().bold();
 
 /// A text in a style.
 pub(super) fn styled(style: Style, text: &str) -> String {

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::print::{DIM, counted, styled};
 use crate::{
     run::now_millis,
-    store::{Family, Hit, SearchRequest, Store as _, embedded::EmbeddedStore},
+    store::{Family, Hit, SearchRequest, embedded::StoreReader},
 };
 
 /// Find events, alerts or dead letters
@@ -66,7 +66,7 @@ enum Output {
 impl Search {
     pub(super) fn execute(self) -> Result<ExitCode> {
         let folder = self.data.join("store");
-        let store = EmbeddedStore::open_for_search(&folder).with_context(|| format!("opening the store in {}", folder.display()))?;
+        let store = StoreReader::open(&folder).with_context(|| format!("opening the store in {}", folder.display()))?;
         let family = match self.what {
             What::Events => Family::Events,
             What::Alerts => Family::Alerts,
@@ -79,8 +79,7 @@ impl Search {
             size: self.limit as usize,
             ..SearchRequest::default()
         };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let found = runtime.block_on(store.search(family, request))?;
+        let found = store.search(family, &request)?;
         for hit in &found.hits {
             self.show(hit)?;
         }
@@ -98,7 +97,7 @@ impl Search {
             What::Events => &["event.dataset", "host.name", "source.ip", "user.name", "event.action"],
             What::Alerts => &["severity", "rule.name", "summary"],
             What::Responses => &["action", "state", "rule.name", "detail"],
-            What::DeadLetters => &["event.source", "reason"],
+            What::DeadLetters => &["source.name", "reason"],
         };
         let text = |path: &str| lookup(&hit.body, path).map(plain).filter(|text| !text.is_empty());
         let mut line = styled(DIM, &text("@timestamp").unwrap_or_default());

@@ -64,7 +64,7 @@ impl From<BrokerError> for RequestError {
     fn from(error: BrokerError) -> Self {
         match error {
             BrokerError::Full { retry_after, .. } => Self::Full(error.to_string(), retry_after),
-            BrokerError::Unavailable(_) | BrokerError::Closed => Self::Unavailable(error.to_string()),
+            BrokerError::TooLarge { .. } | BrokerError::Unavailable(_) | BrokerError::Closed => Self::Unavailable(error.to_string()),
         }
     }
 }

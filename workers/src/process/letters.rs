@@ -5,22 +5,12 @@ use serde_json::{Map, Value, json};
 
 use crate::store::{Document, Family};
 
-/// The dead letter of an event that is not of its source's format.
-pub(super) fn unreadable(raw: &RawEvent, reason: &str) -> Document {
-    letter(&raw.id, raw.received_millis, reason, json!({ "source": &*raw.source, "sender": raw.sender, "original": raw.body }))
-}
-
-/// The dead letter of an event that the store refused.
-pub(super) fn refused(document: &Document, reason: &str) -> Document {
-    let original = Value::Object(document.body.clone()).to_string();
-    let source = document.body.get("event").and_then(|event| event.get("dataset")).cloned().unwrap_or(Value::Null);
-    letter(&document.id, document.received_millis, reason, json!({ "source": source, "document": original }))
-}
-
-fn letter(id: &str, received_millis: i64, reason: &str, event: Value) -> Document {
+/// The dead letter of an event.
+pub(super) fn letter(raw: &RawEvent, reason: &str) -> Document {
     let mut body = Map::new();
-    body.insert("@timestamp".to_owned(), Value::String(rfc3339(received_millis)));
+    body.insert("@timestamp".to_owned(), Value::String(rfc3339(raw.received_millis)));
     body.insert("reason".to_owned(), Value::String(reason.to_owned()));
-    body.insert("event".to_owned(), event);
-    Document { family: Family::DeadLetters, id: id.to_owned(), received_millis, may_repeat: true, body }
+    body.insert("source".to_owned(), json!({ "name": &*raw.source, "address": raw.sender }));
+    body.insert("event".to_owned(), json!({ "id": raw.id, "original": raw.body }));
+    Document { family: Family::DeadLetters, id: raw.id.clone(), received_millis: raw.received_millis, may_repeat: true, body }
 }

@@ -17,6 +17,7 @@ mod indexer;
 mod newest;
 mod partition;
 mod query;
+mod reader;
 mod records;
 mod scan;
 mod schema;
@@ -38,6 +39,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use self::document::Prepared;
 use self::indexer::{Bulk, Indexer, Write};
+pub use self::reader::StoreReader;
 use self::partition::{Partition, index_failed, unavailable};
 use self::records::{Follower, Records};
 use self::search::Search;

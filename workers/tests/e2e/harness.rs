@@ -14,8 +14,8 @@ use std::{
 };
 
 use redoubt::store::{
-    Family, SearchRequest, SearchResponse, Store as _,
-    embedded::EmbeddedStore,
+    Family, SearchRequest, SearchResponse,
+    embedded::StoreReader,
 };
 use tempfile::TempDir;
 
@@ -146,12 +146,12 @@ impl Siem {
 
     /// A search in the store, beside the process that may be running.
     pub async fn search(&self, family: Family, request: SearchRequest) -> SearchResponse {
-        let store = EmbeddedStore::open_for_search(&self.path("data/store")).unwrap();
-        store.search(family, request).await.unwrap()
+        let folder = self.path("data/store");
+        tokio::task::spawn_blocking(move || StoreReader::open(&folder).unwrap().search(family, &request).unwrap()).await.unwrap()
     }
 
     pub async fn count(&self, family: Family, query: &str) -> u64 {
-        if !self.path("data/store").is_dir() {
+        if !self.path("data/store/records.redb").is_file() {
             return 0;
         }
         self.search(family, SearchRequest { query: query.to_owned(), ..SearchRequest::default() }).await.total

@@ -160,7 +160,7 @@ impl Publisher {
                         self.delayed(source, &error.to_string());
                         match error {
                             BrokerError::Full { retry_after, .. } => retry_after,
-                            BrokerError::Unavailable(_) | BrokerError::Closed => AWAY,
+                            BrokerError::TooLarge { .. } | BrokerError::Unavailable(_) | BrokerError::Closed => AWAY,
                         }
                     }
                 },
