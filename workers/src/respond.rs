@@ -154,7 +154,7 @@ impl Respond {
             }
         };
         let Some(target) = &action.spec.webhook else {
-            info!(target: "redoubt::alert", action = action.name, alert = alert.id, "{text}");
+            info!(target: "redoubt::alert", "{text}");
             return Ok((State::Succeeded, String::new()));
         };
         if action.spec.dry_run {
