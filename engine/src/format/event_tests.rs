@@ -11,16 +11,8 @@ use super::*;
 /// 2025-11-04T12:00:00Z.
 pub(super) const RECEIVED: i64 = 1_762_257_600_000;
 
-pub(super) const FORMATS: [Format; 8] = [
-    Format::Json,
-    Format::Ndjson,
-    Format::Mozdef,
-    Format::Syslog,
-    Format::Cef,
-    Format::Cloudtrail,
-    Format::Windows,
-    Format::Zeek,
-];
+pub(super) const FORMATS: [Format; 8] =
+    [Format::Json, Format::Ndjson, Format::Mozdef, Format::Syslog, Format::Cef, Format::Cloudtrail, Format::Windows, Format::Zeek];
 
 pub(super) fn source(format: Format) -> Source {
     declared(LogSourceSpec { format: Some(format), ..LogSourceSpec::default() })
@@ -96,18 +88,24 @@ fn the_same_event_sent_twice_has_one_id() {
 
 #[test]
 fn a_sender_cannot_say_what_redoubt_says() {
-    let event = parse_json(Format::Json, &json!({
-        "event": {"dataset": "other", "ingested": "2001-01-01T00:00:00Z", "kind": "alert"},
-        "log": {"source": {"address": "forged"}},
-    }));
+    let event = parse_json(
+        Format::Json,
+        &json!({
+            "event": {"dataset": "other", "ingested": "2001-01-01T00:00:00Z", "kind": "alert"},
+            "log": {"source": {"address": "forged"}},
+        }),
+    );
 
-    assert_holds(&event, &json!({
-        "event.dataset": "app",
-        "event.ingested": "2025-11-04T12:00:00.000Z",
-        "event.kind": "alert",
-        "details.event.dataset": "other",
-        "details.event.ingested": "2001-01-01T00:00:00Z",
-    }));
+    assert_holds(
+        &event,
+        &json!({
+            "event.dataset": "app",
+            "event.ingested": "2025-11-04T12:00:00.000Z",
+            "event.kind": "alert",
+            "details.event.dataset": "other",
+            "details.event.ingested": "2001-01-01T00:00:00Z",
+        }),
+    );
 }
 
 #[test]
@@ -124,13 +122,17 @@ fn declared_fields_are_copied_with_their_type() {
         ..LogSourceSpec::default()
     });
 
-    let sound = parse(&source, &raw(r#"{"details": {"client": {"addr": "192.0.2.1"}}, "bytes": "17", "took": 1.5, "at": 1700000000}"#)).unwrap();
+    let sound =
+        parse(&source, &raw(r#"{"details": {"client": {"addr": "192.0.2.1"}}, "bytes": "17", "took": 1.5, "at": 1700000000}"#)).unwrap();
     let odd = parse(&source, &raw(r#"{"bytes": "many", "took": null}"#)).unwrap();
 
-    assert_holds(&sound, &json!({
-        "source.ip": "192.0.2.1", "source.bytes": 17, "app.took": 1.5, "app.absent": null,
-        "@timestamp": "2023-11-14T22:13:20.000Z", "details.bytes": "17", "tags": null,
-    }));
+    assert_holds(
+        &sound,
+        &json!({
+            "source.ip": "192.0.2.1", "source.bytes": 17, "app.took": 1.5, "app.absent": null,
+            "@timestamp": "2023-11-14T22:13:20.000Z", "details.bytes": "17", "tags": null,
+        }),
+    );
     assert_eq!(sound.timestamp_millis, 1_700_000_000_000);
     assert_holds(&odd, &json!({"source.bytes": null, "details.bytes": "many", "tags": [UNPARSED_TAG]}));
 }
@@ -186,11 +188,59 @@ fn json_value() -> impl Strategy<Value = Value> {
     let key = prop_oneof![
         "[a-z.@_]{0,8}",
         proptest::sample::select(vec![
-            "Event", "System", "EventData", "UserData", "Data", "#text", "#attributes", "Name", "EventID", "Channel", "Provider",
-            "winlog", "event_data", "event_id", "user_data", "event", "event.id", "id", "host", "host.name", "host.name.x", "source.ip",
-            "source", "ip", "user", "name", "tags", "details", "fields", "details.x_int", "@timestamp", "timestamp", "message", "summary",
-            "severity", "_path", "ts", "id.orig_h", "proto", "eventName", "eventTime", "userIdentity", "arn", "_duplicate", "_overflow",
-            "log", "dataset", "TimeCreated", "SystemTime", "Hashes", "User", "NewProcessName", "EventType",
+            "Event",
+            "System",
+            "EventData",
+            "UserData",
+            "Data",
+            "#text",
+            "#attributes",
+            "Name",
+            "EventID",
+            "Channel",
+            "Provider",
+            "winlog",
+            "event_data",
+            "event_id",
+            "user_data",
+            "event",
+            "event.id",
+            "id",
+            "host",
+            "host.name",
+            "host.name.x",
+            "source.ip",
+            "source",
+            "ip",
+            "user",
+            "name",
+            "tags",
+            "details",
+            "fields",
+            "details.x_int",
+            "@timestamp",
+            "timestamp",
+            "message",
+            "summary",
+            "severity",
+            "_path",
+            "ts",
+            "id.orig_h",
+            "proto",
+            "eventName",
+            "eventTime",
+            "userIdentity",
+            "arn",
+            "_duplicate",
+            "_overflow",
+            "log",
+            "dataset",
+            "TimeCreated",
+            "SystemTime",
+            "Hashes",
+            "User",
+            "NewProcessName",
+            "EventType",
         ])
         .prop_map(str::to_owned),
     ];
@@ -259,29 +309,4 @@ proptest! {
             }
         }
     }
-}
-
-#[test]
-#[ignore]
-fn zz_measure() {
-    let root = std::env::var("REDOUBT_CORPORA").unwrap();
-    let body: String = std::fs::read_dir(format!("{root}/sigma/regression")).unwrap().map(|e| std::fs::read_to_string(e.unwrap().path()).unwrap()).collect();
-    let source = source(Format::Windows);
-    let lines: Vec<_> = body.lines().filter(|l| !l.is_empty()).map(raw).collect();
-    let t = std::time::Instant::now();
-    let mut n = 0;
-    for _ in 0..200 { for r in &lines { n += parse(&source, r).unwrap().document.len(); } }
-    println!("parse {} us/event, {} bytes avg", t.elapsed().as_micros() as f64 / (200 * lines.len()) as f64, body.len() / lines.len());
-    let t = std::time::Instant::now();
-    for _ in 0..200 { for r in &lines { n += serde_json::from_str::<Value>(&r.body).unwrap().as_object().unwrap().len(); } }
-    println!("serde alone {} us/event", t.elapsed().as_micros() as f64 / (200 * lines.len()) as f64);
-    let big = body.repeat(200);
-    let t = std::time::Instant::now();
-    n += frame(Format::Json, &big).len();
-    println!("frame {} MB/s {n}", big.len() as f64 / t.elapsed().as_secs_f64() / 1e6);
-    let ct: String = std::fs::read_dir(format!("{root}/cloudtrail")).unwrap().filter_map(|e| std::fs::read_to_string(e.unwrap().path()).ok()).filter(|t| t.starts_with('{')).collect();
-    let ct = ct.repeat(50);
-    let t = std::time::Instant::now();
-    n += frame(Format::Cloudtrail, &ct).len();
-    println!("frame cloudtrail {} MB/s {n}", ct.len() as f64 / t.elapsed().as_secs_f64() / 1e6);
 }

@@ -72,15 +72,14 @@ fn each_problem_is_named_with_its_field() {
         (LogSourceSpec { fields: vec![field("a", "x.y"), field("b", "x.y")], ..http() }, vec!["spec.fields[1].to"]),
         (LogSourceSpec { fields: vec![field("a", "x.y"), field("b", "x.y.z")], ..http() }, vec!["spec.fields[1].to"]),
         (LogSourceSpec { fields: vec![field("a", "x.y.z"), field("b", "x.y")], ..http() }, vec!["spec.fields[1].to"]),
-        (LogSourceSpec { fields: vec![field("a..b", "x."), field("a", "host")], ..http() }, vec![
-            "spec.fields[0].from",
-            "spec.fields[0].to",
-            "spec.fields[1].to",
-        ]),
-        (LogSourceSpec { fields: vec![field("a", "event.id"), field("a", "details.b")], ..http() }, vec![
-            "spec.fields[0].to",
-            "spec.fields[1].to",
-        ]),
+        (
+            LogSourceSpec { fields: vec![field("a..b", "x."), field("a", "host")], ..http() },
+            vec!["spec.fields[0].from", "spec.fields[0].to", "spec.fields[1].to"],
+        ),
+        (
+            LogSourceSpec { fields: vec![field("a", "event.id"), field("a", "details.b")], ..http() },
+            vec!["spec.fields[0].to", "spec.fields[1].to"],
+        ),
         (LogSourceSpec { timezone: Some(String::new()), ..syslog(&["x"]) }, vec!["spec.timezone", "spec.syslog.allowFrom[0]"]),
     ];
 

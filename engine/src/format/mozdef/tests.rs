@@ -8,42 +8,48 @@ use super::super::{
 
 #[test]
 fn a_complete_event_finds_its_ecs_fields() {
-    let event = parse_json(Mozdef, &json!({
-        "utctimestamp": "2013-12-02T15:29:54+00:00",
-        "receivedtimestamp": "2013-12-02T15:29:55+00:00",
-        "hostname": "web-1",
-        "processname": "sshd",
-        "processid": "1337",
-        "severity": "NOTICE",
-        "summary": "joe login failed",
-        "category": "authentication",
-        "source": "ssh-agent",
-        "tags": ["ssh", "auth"],
-        "details": {
-            "username": "joe", "sourceipaddress": "192.0.2.1", "sourceport": "4711",
-            "destinationipaddress": "198.51.100.1", "destinationport": 22, "useragent": "curl", "success": false,
-        },
-    }));
+    let event = parse_json(
+        Mozdef,
+        &json!({
+            "utctimestamp": "2013-12-02T15:29:54+00:00",
+            "receivedtimestamp": "2013-12-02T15:29:55+00:00",
+            "hostname": "web-1",
+            "processname": "sshd",
+            "processid": "1337",
+            "severity": "NOTICE",
+            "summary": "joe login failed",
+            "category": "authentication",
+            "source": "ssh-agent",
+            "tags": ["ssh", "auth"],
+            "details": {
+                "username": "joe", "sourceipaddress": "192.0.2.1", "sourceport": "4711",
+                "destinationipaddress": "198.51.100.1", "destinationport": 22, "useragent": "curl", "success": false,
+            },
+        }),
+    );
 
-    assert_holds(&event, &json!({
-        "@timestamp": "2013-12-02T15:29:54.000Z",
-        "host.name": "web-1",
-        "process": {"name": "sshd", "pid": 1337},
-        "event.severity": 5,
-        "log.level": "notice",
-        "message": "joe login failed",
-        "event.category": "authentication",
-        "event.provider": "ssh-agent",
-        "tags": ["ssh", "auth"],
-        "user.name": "joe",
-        "source": {"ip": "192.0.2.1", "port": 4711},
-        "destination": {"ip": "198.51.100.1", "port": 22},
-        "user_agent.original": "curl",
-        "details.username": "joe",
-        "details.success": false,
-        "details.program": "sshd",
-        "details.receivedtimestamp": "2013-12-02T15:29:55+00:00",
-    }));
+    assert_holds(
+        &event,
+        &json!({
+            "@timestamp": "2013-12-02T15:29:54.000Z",
+            "host.name": "web-1",
+            "process": {"name": "sshd", "pid": 1337},
+            "event.severity": 5,
+            "log.level": "notice",
+            "message": "joe login failed",
+            "event.category": "authentication",
+            "event.provider": "ssh-agent",
+            "tags": ["ssh", "auth"],
+            "user.name": "joe",
+            "source": {"ip": "192.0.2.1", "port": 4711},
+            "destination": {"ip": "198.51.100.1", "port": 22},
+            "user_agent.original": "curl",
+            "details.username": "joe",
+            "details.success": false,
+            "details.program": "sshd",
+            "details.receivedtimestamp": "2013-12-02T15:29:55+00:00",
+        }),
+    );
 }
 
 #[test]
@@ -97,17 +103,24 @@ fn every_alias_leads_to_its_field() {
 
 #[test]
 fn of_two_keys_for_a_field_the_specific_one_counts_and_the_other_is_kept() {
-    let event = parse_json(Mozdef, &json!({"message": "m", "summary": "s", "host": "short", "hostname": "long", "type": "event", "category": "auth"}));
+    let event = parse_json(
+        Mozdef,
+        &json!({"message": "m", "summary": "s", "host": "short", "hostname": "long", "type": "event", "category": "auth"}),
+    );
 
-    assert_holds(&event, &json!({
-        "message": "s", "details.message": "m", "host.name": "long", "details.host": "short",
-        "event.category": "auth", "details.type": "event",
-    }));
+    assert_holds(
+        &event,
+        &json!({
+            "message": "s", "details.message": "m", "host.name": "long", "details.host": "short",
+            "event.category": "auth", "details.type": "event",
+        }),
+    );
 }
 
 #[test]
 fn suffixes_ask_for_numbers() {
-    let event = parse_json(Mozdef, &json!({"details.a_int": "7", "fields.b_float": "1.5", "details": {"c_int": 3, "d": "4"}, "details.x.y": 1}));
+    let event =
+        parse_json(Mozdef, &json!({"details.a_int": "7", "fields.b_float": "1.5", "details": {"c_int": 3, "d": "4"}, "details.x.y": 1}));
 
     assert_holds(&event, &json!({"details": {"a_int": 7, "b_float": 1.5, "c_int": 3, "d": "4", "x.y": 1}, "tags": null}));
 }
@@ -120,7 +133,11 @@ fn no_value_loses_the_event() {
         ("null tags", json!({"tags": null}), json!({"tags": null})),
         ("a null timestamp", json!({"timestamp": null}), json!({"@timestamp": now, "tags": null})),
         ("a number that is none", json!({"details.c_int": "seven"}), json!({"details.c_int": "seven", "tags": [UNPARSED_TAG]})),
-        ("a time that is none", json!({"utctimestamp": "soon"}), json!({"@timestamp": now, "details.utctimestamp": "soon", "tags": [UNPARSED_TAG]})),
+        (
+            "a time that is none",
+            json!({"utctimestamp": "soon"}),
+            json!({"@timestamp": now, "details.utctimestamp": "soon", "tags": [UNPARSED_TAG]}),
+        ),
         ("an epoch as text", json!({"timestamp": "1468443523"}), json!({"@timestamp": "2016-07-13T20:58:43.000Z", "tags": null})),
         ("nine digits", json!({"timestamp": 999_999_999}), json!({"@timestamp": "2001-09-09T01:46:39.000Z"})),
         ("a date as a number", json!({"timestamp": 20_160_713}), json!({"@timestamp": "2016-07-13T00:00:00.000Z"})),
@@ -135,11 +152,23 @@ fn no_value_loses_the_event() {
         ("customfields", json!({"details.customfields.x": 1}), json!({"details": {"customfields.x": 1}})),
         ("an object for a message", json!({"summary": {"a": 1}}), json!({"message": "{\"a\":1}", "details.summary": {"a": 1}})),
         ("a field named index", json!({"index": "main", "summary": "s"}), json!({"details.index": "main", "message": "s"})),
-        ("a custom endpoint", json!({"customendpoint": true, "endpoint": "x", "summary": "s"}), json!({"message": "s", "details.endpoint": "x"})),
+        (
+            "a custom endpoint",
+            json!({"customendpoint": true, "endpoint": "x", "summary": "s"}),
+            json!({"message": "s", "details.endpoint": "x"}),
+        ),
         ("an unknown process id", json!({"processid": "UNKNOWN"}), json!({"process": null, "details.processid": "UNKNOWN", "tags": null})),
-        ("an odd address", json!({"details": {"sourceipaddress": "here"}}), json!({"source": null, "details.sourceipaddress": "here", "tags": [UNPARSED_TAG]})),
+        (
+            "an odd address",
+            json!({"details": {"sourceipaddress": "here"}}),
+            json!({"source": null, "details.sourceipaddress": "here", "tags": [UNPARSED_TAG]}),
+        ),
         ("an IPv6 address", json!({"details": {"sourceipaddress": "2001:db8::1"}}), json!({"source.ip": "2001:db8::1"})),
-        ("an object for a host", json!({"hostname": {"a": 1}}), json!({"host": null, "details.hostname": {"a": 1}, "tags": [UNPARSED_TAG]})),
+        (
+            "an object for a host",
+            json!({"hostname": {"a": 1}}),
+            json!({"host": null, "details.hostname": {"a": 1}, "tags": [UNPARSED_TAG]}),
+        ),
     ];
 
     for (name, body, expected) in cases {
