@@ -13,7 +13,7 @@ use crate::event::Event;
 const MAX_DEPTH: usize = 128;
 
 /// What this program or the shipper says about the event rather than the event about itself; keywords are not looked for in it.
-const BOOKKEEPING: [&str; 2] = ["@timestamp", "tags"];
+const BOOKKEEPING: [&str; 3] = ["@timestamp", "log", "tags"];
 const EVENT_BOOKKEEPING: [&str; 8] = ["category", "created", "dataset", "id", "ingested", "kind", "original", "type"];
 
 /// A view of one event, made once and asked many times.
@@ -131,6 +131,7 @@ mod tests {
         let event = event(json!({
             "@timestamp": "2024-01-01T00:00:00Z",
             "tags": ["a tag"],
+            "log": {"source": {"address": "192.0.2.9"}},
             "message": "said",
             "event": {"id": "an id", "ingested": "when", "original": "raw", "action": "did"},
             "details": {"list": ["one", {"deep": "two"}], "number": 7},

@@ -266,6 +266,28 @@ mod tests {
     }
 
     #[test]
+    fn an_expression_is_asked_of_every_event_and_one_that_fails_counts_for_nothing() {
+        let threshold = json!({"threshold": {"match": {"when": ".details.action == \"login\""}, "count": 2, "window": "1m"}});
+        let failing = json!({"threshold": {"match": {"when": "string!(.details.action) == \"x\""}, "count": 2, "window": "1m"}});
+        let detection = json!({"s": {"action": "login"}, "condition": "s"});
+        let exceptions = json!([
+            {"reason": "fails", "when": "string!(.details.absent) == \"x\""},
+            {"reason": "known", "when": ".user.name == \"admin\""},
+        ]);
+        let set = RuleSet::new(vec![
+            rule("asked", threshold),
+            rule("failing", failing),
+            rule("excepted", json!({"sigma": sigma(&detection), "exceptions": exceptions})),
+        ]);
+
+        let admin = set.evaluate(&event_of(WINDOWS, json!({"user": {"name": "admin"}, "details": {"action": "login"}})));
+        let number = set.evaluate(&event_of("-/-/-", json!({"details": {"action": 7}})));
+
+        assert_eq!((names(&admin.matches), admin.excepted, admin.failed), (vec!["asked"], 1, 1));
+        assert_eq!((names(&number.matches), number.excepted, number.failed), (vec![], 0, 1));
+    }
+
+    #[test]
     fn suppression_takes_a_missing_field_for_an_empty_one() {
         let detection = json!({"s": {"a": 1}, "condition": "s"});
         let set = RuleSet::new(vec![rule("r", json!({"sigma": sigma(&detection), "suppress": {"by": ["host.name"], "for": "1h"}}))]);

@@ -249,6 +249,23 @@ mod tests {
     }
 
     #[test]
+    fn the_rules_on_the_page_about_rules_pass_their_tests() {
+        let page = include_str!("../../../docs/rules.md");
+        let examples: Vec<&str> =
+            page.split("```yaml\n").filter(|part| part.starts_with("apiVersion")).filter_map(|part| part.split("```").next()).collect();
+
+        for example in &examples {
+            let resource: redoubt_crds::AlertRule = serde_yaml::from_str(example).unwrap();
+            let rule = Rule::compile("example", &resource.spec).unwrap_or_else(|problems| panic!("{example}: {problems:?}"));
+            let outcomes = run_tests(&Arc::new(rule));
+
+            assert!(!outcomes.is_empty());
+            assert!(outcomes.iter().all(|outcome| outcome.result.is_ok()), "{outcomes:?}");
+        }
+        assert_eq!(examples.len(), 2);
+    }
+
+    #[test]
     fn an_event_of_a_text_format_must_be_a_text() {
         let mut value = brute_force();
         value["tests"] = json!([{"name": "n", "format": "syslog", "events": [{"message": "x"}], "expect": {"fires": true}}]);
