@@ -155,3 +155,18 @@ pub trait Consumer: Send {
     /// Gives a message back: it is handed out again, until the delivery limit sets it aside with this reason.
     async fn reject(&mut self, tag: u64, reason: &str) -> Result<(), BrokerError>;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_is_read_as_it_is_written() {
+        for topic in [Topic::Events, Topic::Matches(0), Topic::Matches(u16::MAX), Topic::Alerts] {
+            assert_eq!(topic.to_string().parse(), Ok(topic));
+        }
+        for text in ["", "matches", "matches-", "matches-65536", "matches--1", "Events"] {
+            assert!(text.parse::<Topic>().is_err(), "{text}");
+        }
+    }
+}

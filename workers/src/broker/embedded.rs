@@ -62,7 +62,7 @@ pub struct Options {
     /// How often a message is handed out before it is set aside. A message counts as handed out again when it was rejected, when its
     /// consumer was dropped, and when it may have been in a consumer's hands as the process died (that is, when it is within the
     /// prefetch from the front of the queue). From the third time on, a message is handed out alone and counted before, so that only
-    /// the one which does the harm reaches the limit; a limit below 3 does not spare its neighbours.
+    /// the one which does the harm reaches the limit; a limit below 3 does not spare its neighbours. 0 is taken as 1.
     pub delivery_limit: u32,
     /// Dead messages that are kept.
     pub max_dead_messages: u64,
@@ -170,15 +170,16 @@ impl EmbeddedBroker {
     }
 
     fn open_with(path: PathBuf, options: Options, open: Opener) -> Result<Self, OpenError> {
-        let alone_from = ALONE_FROM.min(options.delivery_limit);
-        let mut loaded = file::load(&path, &open, Some(alone_from))?;
+        // Every message is handed out at least once.
+        let delivery_limit = options.delivery_limit.max(1);
+        let mut loaded = file::load(&path, &open, Some(ALONE_FROM.min(delivery_limit)))?;
         let mut queues = BTreeMap::new();
         for (&id, row) in &loaded.ledger.rows {
             queues.insert(id, Arc::new(Queue::new(id, row, loaded.returns.remove(&id).unwrap_or_default())));
         }
         let shared = Arc::new(Shared {
             path: path.clone(),
-            delivery_limit: options.delivery_limit,
+            delivery_limit,
             database: RwLock::new(Some(loaded.database)),
             queues: RwLock::new(queues),
             closed: CancellationToken::new(),

@@ -107,8 +107,8 @@ impl Link {
         let (reply, answer) = oneshot::channel();
         let command = Command { change, reply, _memory: memory };
         self.letters.send(Letter::Command(command)).await.map_err(|_| BrokerError::Closed)?;
-        let stopped = || BrokerError::Unavailable("its writer stopped; the log says why. Restart the process".to_owned());
-        answer.await.unwrap_or_else(|_| Err(stopped()))
+        let panicked = || BrokerError::Unavailable("the writer of the queue's file panicked; the log says over what".to_owned());
+        answer.await.unwrap_or_else(|_| Err(panicked()))
     }
 
     pub(super) async fn close(&self) {

@@ -9,6 +9,7 @@
 
 use std::{
     collections::HashMap,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, PoisonError},
     time::Instant,
 };
@@ -43,8 +44,12 @@ impl Writer {
     pub(super) fn run(mut self, mut letters: mpsc::Receiver<Letter>) {
         while let Some(first) = letters.blocking_recv() {
             let group = gather(first, &mut letters);
-            if !group.is_empty() {
-                self.serve(group);
+            // redb may panic over a damaged file. Memory is only brought up to date after a commit, so all is well once it is open again;
+            // the callers learn of it because their replies were dropped.
+            let served = catch_unwind(AssertUnwindSafe(|| self.serve(group)));
+            if served.is_err() {
+                tracing::error!(path = %self.shared.path.display(), "a transaction of the queue panicked; the file is opened again");
+                self.close_database();
             }
         }
         self.close_database();
@@ -52,6 +57,9 @@ impl Writer {
     }
 
     fn serve(&mut self, mut group: Vec<Command>) {
+        if group.is_empty() {
+            return;
+        }
         let reopen = group.iter().any(|command| matches!(command.change, Change::Reopen));
         let verdicts = self.ready(reopen).and_then(|()| {
             self.write(&mut group).map_err(|error| {
