@@ -1,12 +1,13 @@
 //! Whether the API server would take a resource, answered without one.
 //!
-//! [`validate`] holds an object against the same schema that a cluster gets: first its structure ([`structure`]), then the CEL rules,
-//! which the `kube-cel` crate evaluates. Schemas are compiled once a process. Two things are stricter than in a cluster, on purpose:
+//! [`validate`] holds an object against the same schema that a cluster gets: first its structure ([`structure`]), then the CEL rules
+//! ([`rules`]), which the `kube-cel` crate evaluates. Schemas are compiled once a process. Two things are stricter than in a cluster, on purpose:
 //! unknown fields are violations (as with `kubectl --validate=strict`), and rules are evaluated even when the structure is broken
 //! elsewhere, so that people see all there is to mend at once.
 //!
 //! What a resource means is never looked at here: whether a Sigma rule or a VRL program compiles is for `redoubt-engine` to say.
 
+mod rules;
 mod structure;
 #[cfg(test)]
 mod tests;
@@ -18,9 +19,9 @@ use std::{
 };
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::core::cel::{CompiledSchema, ErrorKind, Validator, compile_schema};
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use rules::broken_rules;
 use structure::Node;
 
 /// Something about an object that the API server would not take.
@@ -53,46 +54,22 @@ pub fn validate(kind: &str, object: &Value) -> Vec<Violation> {
     };
 
     let mut violations = Vec::new();
-    schema.spec.check(spec, "spec", &mut violations);
-    schema.evaluate_rules(spec, &mut violations);
+    schema.check(spec, "spec", &mut violations);
+    // A rule that stumbles over a broken structure has nothing to add to what was already said of it.
+    let broken_fields: BTreeSet<String> = violations.iter().map(|violation| violation.field.clone()).collect();
+    for rule in broken_rules(schema, spec, "spec") {
+        if broken_fields.is_empty() || (rule.is_false && !broken_fields.contains(&rule.field)) {
+            violations.push(Violation { field: rule.field, message: rule.message });
+        }
+    }
     violations.sort();
     violations
 }
 
-/// The compiled schemas, by kind.
-static KINDS: LazyLock<BTreeMap<String, KindSchema>> = LazyLock::new(|| {
-    crate::definitions().iter().map(|definition| (definition.spec.names.kind.clone(), KindSchema::compile(definition))).collect()
+/// The compiled schema of each kind's spec.
+static KINDS: LazyLock<BTreeMap<String, Node>> = LazyLock::new(|| {
+    crate::definitions().iter().map(|definition| (definition.spec.names.kind.clone(), Node::compile(&spec_schema(definition)))).collect()
 });
-
-struct KindSchema {
-    spec: Node,
-    rules: CompiledSchema,
-}
-
-thread_local! {
-    /// The functions that rules may call. Not to be shared between threads.
-    static VALIDATOR: Validator = Validator::new();
-}
-
-impl KindSchema {
-    fn compile(definition: &CustomResourceDefinition) -> Self {
-        let root = spec_schema(definition);
-        Self { spec: Node::compile(&root), rules: compile_schema(&json!({ "type": "object", "properties": { "spec": root } })) }
-    }
-
-    fn evaluate_rules(&self, spec: &Value, violations: &mut Vec<Violation>) {
-        let object = json!({ "spec": self.spec.without_nulls(spec) });
-        let Err(errors) = VALIDATOR.with(|validator| validator.validate_compiled(&self.rules, &object, None)) else { return };
-        // A rule that stumbles over a broken structure has nothing to add to what was already said of it.
-        let broken: BTreeSet<String> = violations.iter().map(|violation| violation.field.clone()).collect();
-        for error in errors {
-            let tells_more = broken.is_empty() || error.kind == ErrorKind::ValidationFailure;
-            if tells_more && !broken.contains(&error.field_path) {
-                violations.push(Violation { field: error.field_path, message: error.message });
-            }
-        }
-    }
-}
 
 /// The schema of `spec` as JSON; `null` if the definition has none, which a test rules out.
 fn spec_schema(definition: &CustomResourceDefinition) -> Value {

@@ -2,6 +2,8 @@
 //!
 //! The demands: <https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/#specifying-a-structural-schema>.
 
+#![allow(clippy::unwrap_used, reason = "these are tests, though clippy does not see that of their helpers")]
+
 use std::{collections::BTreeSet, path::Path};
 
 use redoubt_crds::{definitions, generate};

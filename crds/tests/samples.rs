@@ -1,5 +1,7 @@
 //! The example of each kind is a resource that a cluster and the program would both take, and shows what the kind can do.
 
+#![allow(clippy::unwrap_used, reason = "these are tests, though clippy does not see that of their helpers")]
+
 use std::{collections::BTreeSet, fs, path::Path};
 
 use redoubt_crds::{AlertRule, Enrichment, LogSource, ResponseAction, Siem, Watchlist, definitions, generate, validate};

@@ -3,16 +3,28 @@
 //! Only the part of OpenAPI that the manifests use is known here; a test fails when a schema brings a keyword that this module would
 //! pass over.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::collections::BTreeMap;
 
+use kube::core::cel::{CompiledSchema, compile_schema};
 use regex::Regex;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::Violation;
 
 /// A compiled schema of one value.
 #[derive(Debug)]
-pub(super) enum Node {
+pub(super) struct Node {
+    pub(super) shape: Shape,
+    pub(super) default: Option<Value>,
+    /// The CEL rules of this very value; those of its fields stand at the fields.
+    pub(super) rules: Option<CompiledSchema>,
+    /// Whether this value or anything in it has rules.
+    pub(super) has_rules: bool,
+}
+
+/// What kind of value it is, and its bounds.
+#[derive(Debug)]
+pub(super) enum Shape {
     Object(Object),
     List { items: Box<Node>, size: Size },
     Text(Text),
@@ -22,7 +34,7 @@ pub(super) enum Node {
 
 #[derive(Debug)]
 pub(super) struct Object {
-    fields: BTreeMap<String, Node>,
+    pub(super) fields: BTreeMap<String, Node>,
     required: Vec<String>,
     /// The schema of all further members: this is a map.
     values: Option<Box<Node>>,
@@ -46,7 +58,7 @@ pub(super) struct Size {
     most: usize,
 }
 
-/// Every keyword that [`Node::compile`] heeds, or may pass over because the CEL engine heeds it or it says nothing about values.
+/// Every keyword that [`Node::compile`] heeds, or may pass over because it says nothing about values.
 #[cfg(test)]
 pub(super) const KEYWORDS: [&str; 20] = [
     "type",
@@ -73,80 +85,70 @@ pub(super) const KEYWORDS: [&str; 20] = [
 
 impl Node {
     pub(super) fn compile(schema: &Value) -> Self {
-        match schema["type"].as_str() {
-            Some("array") => {
-                Self::List { items: Box::new(Self::compile(&schema["items"])), size: Size::of(schema, "minItems", "maxItems") }
-            }
-            Some("string") => Self::Text(Text {
-                size: Size::of(schema, "minLength", "maxLength"),
-                pattern: schema["pattern"].as_str().and_then(|pattern| Regex::new(pattern).ok()),
-                words: strings(&schema["enum"]),
-            }),
-            Some("integer") => Self::Integer { least: whole(&schema["minimum"]), most: whole(&schema["maximum"]) },
-            Some("boolean") => Self::Boolean,
-            _ => Self::Object(Object {
-                fields: schema["properties"]
-                    .as_object()
-                    .into_iter()
-                    .flatten()
-                    .map(|(name, field)| (name.clone(), Self::compile(field)))
-                    .collect(),
-                required: strings(&schema["required"]),
-                values: schema["additionalProperties"].is_object().then(|| Box::new(Self::compile(&schema["additionalProperties"]))),
-                open: schema["x-kubernetes-preserve-unknown-fields"] == true,
-                size: Size::of(schema, "minProperties", "maxProperties"),
-            }),
-        }
+        let shape = Shape::compile(schema);
+        let rules = schema.get("x-kubernetes-validations");
+        let has_rules = rules.is_some() || shape.children().any(|child| child.has_rules);
+        let rules = rules.map(|rules| compile_schema(&json!({ "type": schema["type"], "x-kubernetes-validations": rules })));
+        Self { shape, default: schema.get("default").cloned(), rules, has_rules }
     }
 
     /// Adds to `violations` whatever is wrong with the value at `path` and below it.
     pub(super) fn check(&self, value: &Value, path: &str, violations: &mut Vec<Violation>) {
         let mut report = |message: String| violations.push(Violation { field: path.to_owned(), message });
-        match (self, value) {
-            (Self::Object(object), Value::Object(members)) => object.check(members, path, violations),
-            (Self::List { items, size }, Value::Array(values)) => {
+        match (&self.shape, value) {
+            (Shape::Object(object), Value::Object(members)) => object.check(members, path, violations),
+            (Shape::List { items, size }, Value::Array(values)) => {
                 size.check(values.len(), "items", &mut report);
                 for (index, item) in values.iter().enumerate() {
                     items.check(item, &format!("{path}[{index}]"), violations);
                 }
             }
-            (Self::Text(text), Value::String(value)) => text.check(value, &mut report),
-            (Self::Integer { least, most }, Value::Number(number)) => match number.as_i64() {
-                None => report("must be a whole number of 64 bits".to_owned()),
-                Some(number) if least.is_some_and(|least| number < least) => {
-                    report(format!("must be at least {}, is {number}", text_of(*least)))
-                }
-                Some(number) if most.is_some_and(|most| number > most) => {
-                    report(format!("must be at most {}, is {number}", text_of(*most)))
-                }
-                Some(_) => {}
+            (Shape::Text(text), Value::String(value)) => text.check(value, &mut report),
+            (Shape::Integer { least, most }, Value::Number(number)) => match (number.as_i64(), least, most) {
+                (None, _, _) => report("must be a whole number of 64 bits".to_owned()),
+                (Some(number), Some(least), _) if number < *least => report(format!("must be at least {least}, is {number}")),
+                (Some(number), _, Some(most)) if number > *most => report(format!("must be at most {most}, is {number}")),
+                _ => {}
             },
-            (Self::Boolean, Value::Bool(_)) => {}
+            (Shape::Boolean, Value::Bool(_)) => {}
             (expected, found) => report(format!("must be {}, is {}", expected.name(), name_of(found))),
         }
     }
+}
 
-    /// The value as the API server reads it: a field whose value is `null` counts as left out, except where the author's own shape begins.
-    pub(super) fn without_nulls<'v>(&self, value: &'v Value) -> Cow<'v, Value> {
-        match (self, value) {
-            (Self::Object(object), Value::Object(members)) => {
-                let kept = members.iter().filter(|(name, member)| !(member.is_null() && object.field(name).is_some()));
-                let pruned: Vec<_> = kept
-                    .map(|(name, member)| (name, object.field(name).map_or(Cow::Borrowed(member), |node| node.without_nulls(member))))
-                    .collect();
-                if pruned.len() == members.len() && pruned.iter().all(|(_, member)| matches!(member, Cow::Borrowed(_))) {
-                    return Cow::Borrowed(value);
-                }
-                Cow::Owned(Value::Object(pruned.into_iter().map(|(name, member)| (name.clone(), member.into_owned())).collect()))
+impl Shape {
+    fn compile(schema: &Value) -> Self {
+        match schema["type"].as_str() {
+            Some("array") => {
+                Self::List { items: Box::new(Node::compile(&schema["items"])), size: Size::of(schema, "minItems", "maxItems") }
             }
-            (Self::List { items, .. }, Value::Array(values)) => {
-                let pruned: Vec<_> = values.iter().map(|item| items.without_nulls(item)).collect();
-                if pruned.iter().all(|item| matches!(item, Cow::Borrowed(_))) {
-                    return Cow::Borrowed(value);
-                }
-                Cow::Owned(Value::Array(pruned.into_iter().map(Cow::into_owned).collect()))
+            Some("string") => Self::Text(Text {
+                size: Size::of(schema, "minLength", "maxLength"),
+                // A test compiles every pattern, so none gets lost here.
+                pattern: schema["pattern"].as_str().and_then(|pattern| Regex::new(pattern).ok()),
+                words: strings(&schema["enum"]),
+            }),
+            Some("integer") => Self::Integer { least: whole(&schema["minimum"]), most: whole(&schema["maximum"]) },
+            Some("boolean") => Self::Boolean,
+            _ => {
+                let properties = schema["properties"].as_object().into_iter().flatten();
+                let values = &schema["additionalProperties"];
+                Self::Object(Object {
+                    fields: properties.map(|(name, field)| (name.clone(), Node::compile(field))).collect(),
+                    required: strings(&schema["required"]),
+                    values: values.is_object().then(|| Box::new(Node::compile(values))),
+                    open: schema["x-kubernetes-preserve-unknown-fields"] == true,
+                    size: Size::of(schema, "minProperties", "maxProperties"),
+                })
             }
-            _ => Cow::Borrowed(value),
+        }
+    }
+
+    fn children(&self) -> Box<dyn Iterator<Item = &Node> + '_> {
+        match self {
+            Self::Object(object) => Box::new(object.fields.values().chain(object.values.as_deref())),
+            Self::List { items, .. } => Box::new(std::iter::once(&**items)),
+            Self::Text(_) | Self::Integer { .. } | Self::Boolean => Box::new(std::iter::empty()),
         }
     }
 
@@ -162,7 +164,8 @@ impl Node {
 }
 
 impl Object {
-    fn field(&self, name: &str) -> Option<&Node> {
+    /// The schema of a member, if it is a known field or this is a map.
+    pub(super) fn field(&self, name: &str) -> Option<&Node> {
         self.fields.get(name).or(self.values.as_deref())
     }
 
@@ -222,10 +225,6 @@ fn strings(list: &Value) -> Vec<String> {
 #[expect(clippy::cast_possible_truncation, reason = "every bound is whole, and small enough to be exact")]
 fn whole(bound: &Value) -> Option<i64> {
     bound.as_f64().map(|bound| bound as i64)
-}
-
-fn text_of(bound: Option<i64>) -> String {
-    bound.map(|bound| bound.to_string()).unwrap_or_default()
 }
 
 fn name_of(value: &Value) -> &'static str {

@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use kube::core::cel::estimate_rule_cost;
+use kube::core::cel::{compile_schema, estimate_rule_cost};
 use serde_json::{Value, json};
 
 use super::{structure::KEYWORDS, *};
@@ -36,7 +36,7 @@ fn webhook(changes: Value) -> Value {
     json!({ "webhook": webhook })
 }
 
-fn enrichment_test(expect: Value) -> Value {
+fn enrichment_test(expect: &Value) -> Value {
     json!({ "drop": { "reason": "r" }, "tests": [{ "name": "n", "event": {}, "expect": expect }] })
 }
 
@@ -119,8 +119,8 @@ fn rule_cases() -> Vec<RuleCase> {
         ),
         rule(
             "Enrichment",
-            enrichment_test(json!({ "dropped": true })),
-            enrichment_test(json!({})),
+            enrichment_test(&json!({ "dropped": true })),
+            enrichment_test(&json!({})),
             "spec.tests[0].expect",
             "exactly one of event and dropped is needed",
         ),
@@ -403,6 +403,8 @@ fn every_rule_compiles_and_none_is_too_dear_for_an_api_server() {
         for rule in schema["x-kubernetes-validations"].as_array().into_iter().flatten() {
             let rule = rule["rule"].as_str().unwrap();
 
+            // Here a rule gets a date as a string; in a cluster it would get a timestamp.
+            assert!(!schema.to_string().contains("date-time"), "{kind} {path}: {rule}");
             assert!(compiled.compilation_errors().is_empty(), "{kind} {path}: {rule}");
             assert_eq!(estimate_rule_cost(rule, &compiled), [], "{kind} {path}: {rule}");
         }
