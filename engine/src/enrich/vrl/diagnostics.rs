@@ -115,19 +115,3 @@ pub(super) fn last_expression(source: &str) -> (usize, usize) {
         .unwrap_or_default();
     position(source, offset)
 }
-
-/// Where brackets first nest deeper than `limit`. Counts brackets in texts and comments too: a bound, not a parser.
-pub(super) fn too_deep(source: &str, limit: usize) -> Option<(usize, usize)> {
-    let mut depth = 0_usize;
-    for (offset, byte) in source.bytes().enumerate() {
-        match byte {
-            b'(' | b'[' | b'{' => depth += 1,
-            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        if depth > limit {
-            return Some(position(source, offset));
-        }
-    }
-    None
-}
