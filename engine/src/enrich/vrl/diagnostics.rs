@@ -60,7 +60,7 @@ fn remedy(diagnostic: &Diagnostic) -> String {
     for note in diagnostic.notes() {
         match note {
             Note::Hint(_) | Note::Example(_) | Note::CoerceValue | Note::Basic(_) | Note::UserErrorMessage(_) => {
-                parts.push(note.to_string().trim().to_owned())
+                parts.push(note.to_string().trim().to_owned());
             }
             Note::SeeFunctionDocs(_)
             | Note::SeeErrorDocs

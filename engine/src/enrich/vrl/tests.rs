@@ -271,8 +271,10 @@ fn metadata_is_not_available() {
     }
 }
 
-/// Programs of one shape and any depth, and the deepest that is taken of each.
-fn shapes() -> Vec<(&'static str, fn(usize) -> String, usize)> {
+/// What a shape is called, how a program of that shape and any depth is written, and the deepest that is taken.
+type Shape = (&'static str, fn(usize) -> String, usize);
+
+fn shapes() -> Vec<Shape> {
     use depth::{MAX_CHAIN, MAX_NESTING, MAX_SEGMENTS};
     vec![
         ("brackets", |n| format!(".y = {}1{}", "[".repeat(n), "]".repeat(n)), MAX_NESTING),
