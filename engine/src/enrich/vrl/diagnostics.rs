@@ -60,7 +60,7 @@ fn remedy(diagnostic: &Diagnostic) -> String {
     for note in diagnostic.notes() {
         match note {
             Note::Hint(_) | Note::Example(_) | Note::CoerceValue | Note::Basic(_) | Note::UserErrorMessage(_) => {
-                parts.push(note.to_string().trim().to_owned())
+                parts.push(note.to_string().trim().to_owned());
             }
             Note::SeeFunctionDocs(_)
             | Note::SeeErrorDocs
@@ -114,20 +114,4 @@ pub(super) fn last_expression(source: &str) -> (usize, usize) {
         })
         .unwrap_or_default();
     position(source, offset)
-}
-
-/// Where brackets first nest deeper than `limit`. Counts brackets in texts and comments too: a bound, not a parser.
-pub(super) fn too_deep(source: &str, limit: usize) -> Option<(usize, usize)> {
-    let mut depth = 0_usize;
-    for (offset, byte) in source.bytes().enumerate() {
-        match byte {
-            b'(' | b'[' | b'{' => depth += 1,
-            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        if depth > limit {
-            return Some(position(source, offset));
-        }
-    }
-    None
 }
