@@ -2,3 +2,4 @@
 #![allow(clippy::unwrap_used, reason = "clippy.toml permits it in tests, which to clippy are only the functions marked as such")]
 
 mod broker;
+mod store;

@@ -119,15 +119,9 @@ impl Translator {
             (ID, Value::Range { .. }) => Err(error_at(position, "an _id has no order; give it whole, or with wildcards")),
             (_, Value::Range { lower, upper }) => self.range(&name, lower, upper, position),
             (_, Value::Word(text)) if text.is_pattern() => Ok(wildcard(&name, text)),
-            (_, Value::Word(text)) => {
-                let text = text.literal();
-                match network(&text) {
-                    Some(addresses) => Ok(any(vec![exact(&name, &text), Box::new(addresses_between(&name, addresses))])),
-                    None => Ok(exact(&name, &text)),
-                }
-            }
             (MESSAGE, Value::Phrase { text, slop }) => Ok(any(vec![words(FIELDS.message, text, *slop), exact(&name, text)])),
-            (_, Value::Phrase { text, .. }) => Ok(exact(&name, text)),
+            (_, Value::Word(text)) => Ok(value_or_network(&name, &text.literal())),
+            (_, Value::Phrase { text, .. }) => Ok(value_or_network(&name, text)),
         }
     }
 
@@ -295,6 +289,14 @@ fn strings(field: &str, test: Test) -> Scan {
 
 fn one_path(field: &str) -> Paths {
     Paths::One(keyword_path(field).serialized_value_bytes().to_vec())
+}
+
+/// Documents where a field is this value, or an address in the network that it names.
+fn value_or_network(field: &str, text: &str) -> Box<dyn Query> {
+    match network(text) {
+        Some(addresses) => any(vec![exact(field, text), Box::new(addresses_between(field, addresses))]),
+        None => exact(field, text),
+    }
 }
 
 /// The addresses of a network in CIDR notation: the first and the last.

@@ -236,7 +236,9 @@ impl Parser {
         match (name.0.is_empty(), colon) {
             (false, true) => {
                 self.position += 1;
-                Ok(Some(name))
+                // Elasticsearch wants a wildcard in a name escaped; it is one either way.
+                let parts = name.0.into_iter().map(|part| if part == Part::Char('*') { Part::Many } else { part });
+                Ok(Some(Text(parts.collect())))
             }
             (true, true) => Err(self.error("a field's name is missing before `:`; add it, or write `\\:`")),
             _ => {

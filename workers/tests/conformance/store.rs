@@ -1,0 +1,11 @@
+//! The suite that every [`redoubt::store::Store`] passes, and what each implementation promises beyond it.
+
+mod fixture;
+#[macro_use]
+mod suite;
+mod aggregations;
+mod documents;
+mod embedded;
+mod embedded_kill;
+mod queries;
+mod records;
