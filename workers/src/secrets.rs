@@ -153,8 +153,7 @@ impl Secrets {
 
     fn reread(&self, reference: &SecretKeyRef, known: Option<Reading>, now: Instant) -> Result<Reading, SecretError> {
         let path = self.directory.join(component(&reference.name)?).join(component(&reference.key)?);
-        let unreadable =
-            |error| SecretError::Read { path: path.clone(), name: reference.name.clone(), key: reference.key.clone(), error };
+        let unreadable = |error| SecretError::Read { path: path.clone(), name: reference.name.clone(), key: reference.key.clone(), error };
         let stamp = Stamp::of(&path).map_err(unreadable)?;
         if let Some(known) = known
             && known.stamp == stamp
@@ -241,7 +240,8 @@ mod tests {
         let directory = directory_with("s3cret");
         let secrets = Secrets::new(directory.path().join("web"));
 
-        for (name, key) in [("..", "token"), ("../web", "token"), (".", "token"), ("", "token"), ("a/b", "c"), ("a", "..data"), ("a\\b", "c")]
+        for (name, key) in
+            [("..", "token"), ("../web", "token"), (".", "token"), ("", "token"), ("a/b", "c"), ("a", "..data"), ("a\\b", "c")]
         {
             assert!(matches!(secrets.get(&reference(name, key)), Err(SecretError::Name { .. })), "{name}/{key}");
         }

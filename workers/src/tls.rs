@@ -10,7 +10,7 @@
 use std::{
     fmt, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -91,33 +91,35 @@ impl ServerTls {
     /// The configuration for the next connection: the newest that works.
     #[must_use]
     pub fn config(&self) -> Arc<ServerConfig> {
-        self.config_at(Instant::now())
+        self.look(Instant::now()).config.clone()
     }
 
-    /// When the served certificate ends, in seconds since 1970; `None` where its validity cannot be read.
+    /// When the newest certificate that works ends, in seconds since 1970; `None` where its validity cannot be read.
     #[must_use]
     pub fn expires(&self) -> Option<i64> {
-        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).expires
+        self.look(Instant::now()).expires
     }
 
-    fn config_at(&self, now: Instant) -> Arc<ServerConfig> {
+    /// What is loaded, after a look at the files where it is time for one.
+    fn look(&self, now: Instant) -> MutexGuard<'_, Loaded> {
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        if now.saturating_duration_since(loaded.checked) >= RECHECK {
-            loaded.checked = now;
-            let stamps = stamps(&self.directory);
-            if stamps != loaded.stamps {
-                loaded.stamps = stamps;
-                match read(&self.directory, &self.protocols) {
-                    Ok((config, expires)) => {
-                        loaded.config = Arc::new(config);
-                        loaded.expires = expires;
-                        tracing::info!(directory = %self.directory.display(), "certificate reloaded");
-                    }
-                    Err(error) => tracing::error!(%error, "changed certificate not taken over; the last one that works stays in use"),
+        if now.saturating_duration_since(loaded.checked) < RECHECK {
+            return loaded;
+        }
+        loaded.checked = now;
+        let stamps = stamps(&self.directory);
+        if stamps != loaded.stamps {
+            loaded.stamps = stamps;
+            match read(&self.directory, &self.protocols) {
+                Ok((config, expires)) => {
+                    loaded.config = Arc::new(config);
+                    loaded.expires = expires;
+                    tracing::info!(directory = %self.directory.display(), "certificate reloaded");
                 }
+                Err(error) => tracing::error!(%error, "changed certificate not taken over; the last one that works stays in use"),
             }
         }
-        loaded.config.clone()
+        loaded
     }
 }
 
@@ -143,11 +145,8 @@ fn read(directory: &Path, protocols: &[Vec<u8>]) -> Result<(ServerConfig, Option
 
     let builder = ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().map_err(pair)?;
     let ca = directory.join("ca.crt");
-    let builder = if ca.exists() {
-        builder.with_client_cert_verifier(client_verifier(&ca, provider)?)
-    } else {
-        builder.with_no_client_auth()
-    };
+    let builder =
+        if ca.exists() { builder.with_client_cert_verifier(client_verifier(&ca, provider)?) } else { builder.with_no_client_auth() };
     let mut config = builder.with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(certified)));
     config.alpn_protocols = protocols.to_vec();
     Ok((config, expires))
@@ -165,8 +164,7 @@ fn client_verifier(ca: &Path, provider: Arc<CryptoProvider>) -> Result<Arc<dyn r
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let unusable = |problem: String| TlsError::Pem { path: path.to_owned(), problem };
     let pem = read_file(path)?;
-    let certificates =
-        CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>().map_err(|error| unusable(error.to_string()))?;
+    let certificates = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>().map_err(|error| unusable(error.to_string()))?;
     if certificates.is_empty() { Err(unusable("it holds no certificate".into())) } else { Ok(certificates) }
 }
 
@@ -215,7 +213,7 @@ mod tests {
         write(directory.path(), &new_certificate, &new_key);
 
         assert!(Arc::ptr_eq(&tls.config(), &old), "no look before the time");
-        let new = tls.config_at(Instant::now() + RECHECK);
+        let new = tls.look(Instant::now() + RECHECK).config.clone();
         assert!(!Arc::ptr_eq(&new, &old));
         assert_eq!(new.alpn_protocols, [b"h2".to_vec()]);
         assert_eq!(tls.expires(), Some(new_year(2060)));
@@ -238,9 +236,9 @@ mod tests {
 
             write(directory.path(), broken_certificate, broken_key);
             let later = Instant::now() + RECHECK;
-            let kept = tls.config_at(later);
+            let kept = tls.look(later).config.clone();
             write(directory.path(), &certificate, &key);
-            let mended = tls.config_at(later + RECHECK);
+            let mended = tls.look(later + RECHECK).config.clone();
 
             assert!(Arc::ptr_eq(&kept, &old), "{case}");
             assert!(!Arc::ptr_eq(&mended, &old), "{case}: mended files are taken over");

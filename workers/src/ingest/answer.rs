@@ -53,6 +53,8 @@ pub(super) enum RequestError {
     #[error("{0}")]
     Full(String, Duration),
     #[error("{0}")]
+    NeverTaken(String),
+    #[error("{0}")]
     Unavailable(String),
     #[error("the request failed inside; its events were not taken as far as is known")]
     Internal,
@@ -64,7 +66,8 @@ impl From<BrokerError> for RequestError {
     fn from(error: BrokerError) -> Self {
         match error {
             BrokerError::Full { retry_after, .. } => Self::Full(error.to_string(), retry_after),
-            BrokerError::TooLarge { .. } | BrokerError::Unavailable(_) | BrokerError::Closed => Self::Unavailable(error.to_string()),
+            BrokerError::TooLarge { .. } => Self::NeverTaken(error.to_string()),
+            BrokerError::Unavailable(_) | BrokerError::Closed => Self::Unavailable(error.to_string()),
         }
     }
 }
@@ -73,7 +76,7 @@ impl RequestError {
     fn status(&self) -> StatusCode {
         match self {
             Self::Unauthenticated => StatusCode::UNAUTHORIZED,
-            Self::Body(BodyError::TooLarge { .. }) | Self::Intake(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Body(BodyError::TooLarge { .. }) | Self::Intake(_) | Self::NeverTaken(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Body(BodyError::UnknownEncoding(_)) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Body(BodyError::TimedOut) => StatusCode::REQUEST_TIMEOUT,
             Self::Body(BodyError::Damaged { .. } | BodyError::Broken(_))
@@ -110,7 +113,7 @@ impl RequestError {
             Self::NotJson { .. } => "give the LogSource a JSON format, or post the lines to /v1/sources/NAME".into(),
             Self::Empty => "send at least one event".into(),
             Self::Intake(IntakeError::TooMany { .. }) => format!("send at most {MAX_ITEMS} events in a body"),
-            Self::Intake(IntakeError::Batch(_)) => "send smaller events".into(),
+            Self::Intake(IntakeError::Batch(_)) | Self::NeverTaken(_) => "send smaller events".into(),
             Self::NoSuchPath => "post to /v1/sources/NAME, /v1/events or /_bulk".into(),
             Self::Unchecked(_) | Self::Body(BodyError::Busy) | Self::Quota { .. } | Self::Full(..) | Self::Unavailable(_) => {
                 "send the same request again after the time in Retry-After".into()

@@ -280,7 +280,10 @@ enum Decoder {
     Identity(Capped),
     Gzip(Box<MultiGzDecoder<Capped>>),
     /// With the share that its window takes while it unpacks.
-    Zstd(Box<zstd::stream::write::Decoder<'static, Capped>>, Share),
+    Zstd {
+        decoder: Box<zstd::stream::write::Decoder<'static, Capped>>,
+        _window: Share,
+    },
 }
 
 impl Decoder {
@@ -296,7 +299,7 @@ impl Decoder {
                 }
                 let mut decoder = zstd::stream::write::Decoder::new(output).map_err(damaged)?;
                 decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(damaged)?;
-                Self::Zstd(Box::new(decoder), window)
+                Self::Zstd { decoder: Box::new(decoder), _window: window }
             }
         })
     }
@@ -305,7 +308,7 @@ impl Decoder {
         let written = match self {
             Self::Identity(output) => output.write_all(chunk),
             Self::Gzip(decoder) => decoder.write_all(chunk),
-            Self::Zstd(decoder, _) => decoder.write_all(chunk),
+            Self::Zstd { decoder, .. } => decoder.write_all(chunk),
         };
         written.map_err(|error| self.error(&error))
     }
@@ -315,7 +318,7 @@ impl Decoder {
         let finished = match &mut self {
             Self::Identity(_) => Ok(()),
             Self::Gzip(decoder) => decoder.try_finish(),
-            Self::Zstd(decoder, _) => decoder.do_finish(),
+            Self::Zstd { decoder, .. } => decoder.do_finish(),
         };
         match finished {
             Ok(()) => Ok(self.into_output()),
@@ -327,7 +330,7 @@ impl Decoder {
         match self {
             Self::Identity(output) => output,
             Self::Gzip(mut decoder) => decoder.get_mut().take(),
-            Self::Zstd(mut decoder, _) => decoder.get_mut().take(),
+            Self::Zstd { mut decoder, .. } => decoder.get_mut().take(),
         }
     }
 
@@ -335,7 +338,7 @@ impl Decoder {
         let (encoding, output) = match self {
             Self::Identity(output) => (Encoding::Identity, output),
             Self::Gzip(decoder) => (Encoding::Gzip, decoder.get_ref()),
-            Self::Zstd(decoder, _) => (Encoding::Zstd, decoder.get_ref()),
+            Self::Zstd { decoder, .. } => (Encoding::Zstd, decoder.get_ref()),
         };
         match output.refusal {
             Some(Refusal::TooLarge) => BodyError::TooLarge { limit: output.limit },

@@ -228,12 +228,7 @@ impl Incoming {
 }
 
 /// The one source that a credential opens.
-fn opened(
-    shared: &Shared,
-    candidates: &[Arc<Source>],
-    chosen: Option<&str>,
-    credential: Credential,
-) -> Result<Arc<Source>, RequestError> {
+fn opened(shared: &Shared, candidates: &[Arc<Source>], chosen: Option<&str>, credential: Credential) -> Result<Arc<Source>, RequestError> {
     let mut open = Vec::new();
     let mut unreadable = None;
     for source in candidates {

@@ -181,17 +181,15 @@ impl Listeners {
         let Some(name) = endpoint.tls() else { return Ok(None) };
         let shown = || endpoint.to_string();
         let reference = TlsSecretRef { name: name.to_owned() };
-        let directory =
-            self.shared.secrets.tls_directory(&reference).map_err(|error| IngestError::Secret { endpoint: shown(), error })?;
+        let directory = self.shared.secrets.tls_directory(&reference).map_err(|error| IngestError::Secret { endpoint: shown(), error })?;
         let protocols = if matches!(endpoint, Endpoint::Http { .. }) { &HTTP_PROTOCOLS[..] } else { &[] };
         let tls = ServerTls::load(directory, protocols).map_err(|error| IngestError::Tls { endpoint: shown(), error })?;
         Ok(Some(tls))
     }
 
-    /// Shows when the certificates end; looking at one also takes over a changed file before a connection comes.
+    /// Shows when the certificates end.
     fn watch_certificates(&self) {
         for (name, tls) in self.open.values().filter_map(|open| open.certificate.as_ref()) {
-            tls.config();
             if let Some(expires) = tls.expires() {
                 self.shared.metrics.tls_expiry_seconds.get_or_create(&CertificateLabels { secret: name.clone() }).set(expires);
             }

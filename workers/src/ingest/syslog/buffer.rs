@@ -156,12 +156,10 @@ impl Publisher {
             let wait = match self.shared.quotas.take(source, count, Instant::now()) {
                 Ok(()) => match self.shared.publish(source, vec![message.to_vec()], count, bytes).await {
                     Ok(()) => return,
+                    Err(BrokerError::TooLarge { .. }) => return self.drops.count(&self.shared, source, "too_large", count, None),
                     Err(error) => {
                         self.delayed(source, &error.to_string());
-                        match error {
-                            BrokerError::Full { retry_after, .. } => retry_after,
-                            BrokerError::TooLarge { .. } | BrokerError::Unavailable(_) | BrokerError::Closed => AWAY,
-                        }
+                        if let BrokerError::Full { retry_after, .. } = error { retry_after } else { AWAY }
                     }
                 },
                 Err(wait) => {

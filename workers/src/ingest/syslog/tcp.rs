@@ -42,13 +42,7 @@ struct Listener {
 }
 
 /// Accepts connections until told to stop.
-pub(in super::super) async fn serve(
-    listener: TcpListener,
-    tls: Option<ServerTls>,
-    source: String,
-    shared: Arc<Shared>,
-    life: Lifecycle,
-) {
+pub(in super::super) async fn serve(listener: TcpListener, tls: Option<ServerTls>, source: String, shared: Arc<Shared>, life: Lifecycle) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let buffer = Buffer::start(&source, shared.clone(), &life);
     let common = Arc::new(Listener { source, shared, buffer, drops: Drops::default(), life: life.clone() });

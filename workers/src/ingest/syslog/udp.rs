@@ -33,13 +33,8 @@ pub(in super::super) fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
 
 /// Takes datagrams until told to stop, and then those that the system already holds.
 pub(in super::super) async fn receive(socket: UdpSocket, source: String, shared: Arc<Shared>, life: Lifecycle) {
-    let mut receiver = Receiver {
-        buffer: Buffer::start(&source, shared.clone(), &life),
-        source,
-        shared,
-        drops: Drops::default(),
-        last_sender: None,
-    };
+    let mut receiver =
+        Receiver { buffer: Buffer::start(&source, shared.clone(), &life), source, shared, drops: Drops::default(), last_sender: None };
     let mut datagram = vec![0; MAX_DATAGRAM];
     loop {
         let received = tokio::select! {
