@@ -44,7 +44,11 @@ fn main() {
     println!("{} rules imported, read, validated and compiled in {:.2} s", texts.len(), started.elapsed().as_secs_f64());
     let tenth = plan(&samples, &texts.iter().step_by(10).cloned().collect::<Vec<_>>());
     let events = events(&corpora);
-    println!("{} events ({} kB), one core, all rules unless said otherwise\n", events.len(), events.iter().map(|raw| raw.body.len()).sum::<usize>() / 1024);
+    println!(
+        "{} events ({} kB), one core, all rules unless said otherwise\n",
+        events.len(),
+        events.iter().map(|raw| raw.body.len()).sum::<usize>() / 1024
+    );
 
     let parsed = parsed(&all, &events);
     let bare_all = bare(&texts);
@@ -135,7 +139,13 @@ fn events(corpora: &Path) -> Vec<RawEvent> {
         };
         for body in frame(format, &text).into_iter().flatten() {
             let id = format!("bench-{}", events.len());
-            events.push(RawEvent { id, received_millis: RECEIVED_MILLIS, source: Arc::clone(&source), sender: None, body: body.to_owned() });
+            events.push(RawEvent {
+                id,
+                received_millis: RECEIVED_MILLIS,
+                source: Arc::clone(&source),
+                sender: None,
+                body: body.to_owned(),
+            });
         }
     }
     events

@@ -72,10 +72,17 @@ pub struct ParseError {
 /// [`parse`], such as one nested more than 128 deep.
 #[must_use]
 pub fn frame(format: Format, body: &str) -> Vec<Result<&str, FrameError>> {
+    frame_at_most(format, body, usize::MAX)
+}
+
+/// [`frame`], of no more than `limit` pieces: what stands behind them is not looked at, so that a body of millions of small pieces costs
+/// no more memory than one of `limit`.
+#[must_use]
+pub fn frame_at_most(format: Format, body: &str, limit: usize) -> Vec<Result<&str, FrameError>> {
     match format {
-        Format::Syslog | Format::Cef => frame::lines(body),
-        Format::Cloudtrail => frame::objects(body, true),
-        Format::Json | Format::Ndjson | Format::Mozdef | Format::Windows | Format::Zeek => frame::objects(body, false),
+        Format::Syslog | Format::Cef => frame::lines(body, limit),
+        Format::Cloudtrail => frame::objects(body, true, limit),
+        Format::Json | Format::Ndjson | Format::Mozdef | Format::Windows | Format::Zeek => frame::objects(body, false, limit),
     }
 }
 

@@ -61,7 +61,8 @@ async fn accept_only(folder: &Path, samples: &Path, bodies: Arc<Vec<Body>>) {
     let plan = load_and_compile(&[samples.to_owned()]).plan;
     let (_keep, plans) = watch::channel(Arc::new(IngestPlan { sources: plan.sources.clone(), spec: plan.siem.ingest.clone() }));
     let listening = IngestOptions { bind: IpAddr::V4(ADDRESS), ..IngestOptions::default() };
-    let ingest = Ingest::new(plans, Arc::clone(&broker), Secrets::new(folder.join("secrets")), Metrics::new(), Arc::new(now_millis), listening);
+    let ingest =
+        Ingest::new(plans, Arc::clone(&broker), Secrets::new(folder.join("secrets")), Metrics::new(), Arc::new(now_millis), listening);
     let stop = CancellationToken::new();
     let running = tokio::spawn(ingest.run(stop.clone()));
     ready().await;
@@ -79,7 +80,12 @@ async fn accept_only(folder: &Path, samples: &Path, bodies: Arc<Vec<Body>>) {
 async fn end_to_end(folder: &Path, samples: &Path, rules: &Path, bodies: Arc<Vec<Body>>) {
     let mut siem = Command::new(env!("CARGO_BIN_EXE_redoubt"))
         .args(["run", "--log", "error", "--bind", &ADDRESS.to_string(), "-f"])
-        .args([&samples.join("siem.yaml"), &samples.join("sources.yaml"), &samples.join("enrichments.yaml"), &samples.join("watchlists.yaml")])
+        .args([
+            &samples.join("siem.yaml"),
+            &samples.join("sources.yaml"),
+            &samples.join("enrichments.yaml"),
+            &samples.join("watchlists.yaml"),
+        ])
         .arg(rules)
         .arg("--data")
         .arg(folder.join("data"))
@@ -103,7 +109,10 @@ async fn end_to_end(folder: &Path, samples: &Path, rules: &Path, bodies: Arc<Vec
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let rate = EVENTS as f64 / indexed;
-    println!("end to end: {EVENTS} events accepted in {accepted:.2} s, indexed in {indexed:.2} s: {rate:.0} events/s (at least 10,000: {})", holds(rate >= 10_000.0));
+    println!(
+        "end to end: {EVENTS} events accepted in {accepted:.2} s, indexed in {indexed:.2} s: {rate:.0} events/s (at least 10,000: {})",
+        holds(rate >= 10_000.0)
+    );
     println!(
         "end to end: {} matches, {} alerts, all queues empty after {:.2} s",
         metric("redoubt_matches_total", "").await,

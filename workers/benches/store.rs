@@ -14,7 +14,9 @@ use redoubt::store::{
 };
 use serde_json::{Map, Value, json};
 use tantivy::indexer::IndexWriterOptions;
-use tantivy::schema::{DateOptions, DateTimePrecision, FAST, IndexRecordOption, JsonObjectOptions, STORED, Schema, TextFieldIndexing, TextOptions};
+use tantivy::schema::{
+    DateOptions, DateTimePrecision, FAST, IndexRecordOption, JsonObjectOptions, STORED, Schema, TextFieldIndexing, TextOptions,
+};
 use tantivy::{DateTime, Index, IndexWriter, TantivyDocument};
 
 /// Documents in all.
@@ -100,7 +102,10 @@ fn bytes(folder: &std::path::Path) -> u64 {
 fn bare_tantivy() {
     let exact = || TextFieldIndexing::default().set_tokenizer("raw").set_index_option(IndexRecordOption::Basic).set_fieldnorms(false);
     let words = TextOptions::default().set_indexing_options(
-        TextFieldIndexing::default().set_tokenizer("default").set_index_option(IndexRecordOption::WithFreqsAndPositions).set_fieldnorms(false),
+        TextFieldIndexing::default()
+            .set_tokenizer("default")
+            .set_index_option(IndexRecordOption::WithFreqsAndPositions)
+            .set_fieldnorms(false),
     );
     let mut builder = Schema::builder();
     let id_field = builder.add_text_field("id", TextOptions::default().set_indexing_options(exact()).set_fast("raw"));
@@ -176,7 +181,14 @@ async fn store(may_repeat: bool) {
 
 async fn searches(store: &EmbeddedStore) {
     store.refresh().await.unwrap();
-    for text in ["", "details.EventID:4688 AND user.name:user07", "message:\"user07 on\"", "user07", "process.executable:*\\\\powershell.exe", "source.ip:10.1.0.0/16"] {
+    for text in [
+        "",
+        "details.EventID:4688 AND user.name:user07",
+        "message:\"user07 on\"",
+        "user07",
+        "process.executable:*\\\\powershell.exe",
+        "source.ip:10.1.0.0/16",
+    ] {
         let request = SearchRequest { query: text.to_owned(), size: 50, ..SearchRequest::default() };
         let start = Instant::now();
         let found = store.search(Family::Events, request).await.unwrap();

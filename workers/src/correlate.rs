@@ -223,7 +223,8 @@ impl Partition {
                     continue;
                 }
             };
-            let settled = alerts.into_iter().zip(outcomes).filter_map(|(alert, outcome)| (!self.settle(&alert.0, outcome)).then_some(alert));
+            let settled =
+                alerts.into_iter().zip(outcomes).filter_map(|(alert, outcome)| (!self.settle(&alert.0, outcome)).then_some(alert));
             alerts = settled.collect();
         }
         if self.versions.len() > MAX_VERSIONS {

@@ -107,7 +107,12 @@ impl Respond {
         }
     }
 
-    async fn respond_to_all(self: &Arc<Self>, alerts: Vec<Alert>, calls: &Arc<Semaphore>, shutdown: &CancellationToken) -> Result<(), String> {
+    async fn respond_to_all(
+        self: &Arc<Self>,
+        alerts: Vec<Alert>,
+        calls: &Arc<Semaphore>,
+        shutdown: &CancellationToken,
+    ) -> Result<(), String> {
         let actions = self.plan.borrow().actions.clone();
         let mut runs = JoinSet::new();
         for alert in alerts {
@@ -183,7 +188,13 @@ impl Respond {
     }
 
     /// Writes the record of a run, trying again while the store does not answer.
-    async fn record(&self, id: &str, expected: Expected, body: Map<String, Value>, shutdown: &CancellationToken) -> Result<PutOutcome, String> {
+    async fn record(
+        &self,
+        id: &str,
+        expected: Expected,
+        body: Map<String, Value>,
+        shutdown: &CancellationToken,
+    ) -> Result<PutOutcome, String> {
         let put = Put { family: Family::Responses, id: id.to_owned(), expected, received_millis: (self.now_millis)(), body };
         let mut backoff = Backoff::default();
         loop {

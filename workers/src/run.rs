@@ -175,7 +175,8 @@ impl Running {
 
 fn open_broker(data: &Path, plan: &Plan) -> Result<Arc<dyn Broker>> {
     let settings = &plan.siem.broker;
-    let options = broker::embedded::Options { max_bytes: settings.max_bytes, delivery_limit: settings.delivery_limit, ..Default::default() };
+    let options =
+        broker::embedded::Options { max_bytes: settings.max_bytes, delivery_limit: settings.delivery_limit, ..Default::default() };
     let folder = data.join("queue");
     Ok(Arc::new(EmbeddedBroker::open(&folder, options).with_context(|| format!("opening the queue in {}", folder.display()))?))
 }

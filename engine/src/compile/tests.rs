@@ -112,8 +112,7 @@ fn a_changed_watchlist_reaches_the_enrichment_that_looks_it_up() {
 
 #[test]
 fn of_two_resources_of_one_name_the_first_stands_and_the_second_is_told_of_it() {
-    let compiled =
-        compile(&input(&[("a.yaml", SOURCE), ("b.yaml", &enrichment(".a = 1")), ("c.yaml", &enrichment(".a = 2"))]), None);
+    let compiled = compile(&input(&[("a.yaml", SOURCE), ("b.yaml", &enrichment(".a = 1")), ("c.yaml", &enrichment(".a = 2"))]), None);
 
     assert_eq!(field(&compiled.plan, "{}", "a").as_deref(), Some("1"));
     assert!(messages(&compiled)[0].contains("is declared before, at b.yaml:"), "{:?}", messages(&compiled));

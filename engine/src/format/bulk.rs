@@ -25,13 +25,15 @@ enum Action {
     Refused { name: &'static str, has_body: bool },
 }
 
-/// Cuts a `_bulk` body into its documents, in order. What is no document is an error in its place; the others stand.
+/// Cuts a `_bulk` body into its documents, in order, at most `limit` of them; what stands behind is not looked at. What is no document is
+/// an error in its place; the others stand.
 #[must_use]
-pub fn frame_bulk(body: &str) -> Vec<Result<BulkItem<'_>, FrameError>> {
+pub fn frame_bulk(body: &str, limit: usize) -> Vec<Result<BulkItem<'_>, FrameError>> {
     let mut place = Place::new(body);
     let mut items = Vec::new();
     let mut due: Option<(Action, usize)> = None;
-    for frame in objects(body, false) {
+    // A document takes two lines with its action.
+    for frame in objects(body, false, limit.saturating_mul(2)) {
         let text = match frame {
             Ok(text) => text,
             Err(error) => {
@@ -60,6 +62,7 @@ pub fn frame_bulk(body: &str) -> Vec<Result<BulkItem<'_>, FrameError>> {
         Some((Action::Refused { name, .. }, at)) => items.push(Err(refusal(&mut place, at, name))),
         None => {}
     }
+    items.truncate(limit);
     items
 }
 
@@ -92,7 +95,7 @@ mod tests {
     use super::*;
 
     fn shown(body: &str) -> Vec<String> {
-        frame_bulk(body)
+        frame_bulk(body, usize::MAX)
             .into_iter()
             .map(|item| match item {
                 Ok(BulkItem { document, id: Some(id) }) => format!("{id}={document}"),

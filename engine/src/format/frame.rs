@@ -14,15 +14,18 @@ use super::FrameError;
 const EARLY_RESUMES: usize = 8;
 
 /// One event a line; empty lines are skipped, and so are the line's end and the NUL that some syslog senders add.
-pub(super) fn lines(body: &str) -> Vec<Result<&str, FrameError>> {
-    body.split('\n').map(|line| line.trim_end_matches(['\r', '\0'])).filter(|line| !line.trim().is_empty()).map(Ok).collect()
+pub(super) fn lines(body: &str, limit: usize) -> Vec<Result<&str, FrameError>> {
+    let lines = body.split('\n').map(|line| line.trim_end_matches(['\r', '\0'])).filter(|line| !line.trim().is_empty());
+    lines.take(limit).map(Ok).collect()
 }
 
 /// JSON objects: one, several, an array of them, one a line. With `records`, what stands in an object's `Records` array instead of
 /// the object itself.
-pub(super) fn objects(body: &str, records: bool) -> Vec<Result<&str, FrameError>> {
-    let mut cutter = Cutter { body, at: 0, records, place: Place::new(body), early_resumes: EARLY_RESUMES, found: Vec::new() };
+pub(super) fn objects(body: &str, records: bool, limit: usize) -> Vec<Result<&str, FrameError>> {
+    let place = Place::new(body);
+    let mut cutter = Cutter { body, at: 0, records, limit, place, early_resumes: EARLY_RESUMES, found: Vec::new() };
     cutter.run();
+    cutter.found.truncate(limit);
     cutter.found
 }
 
@@ -71,6 +74,8 @@ struct Cutter<'a> {
     body: &'a str,
     at: usize,
     records: bool,
+    /// Reading ends soon after so many pieces.
+    limit: usize,
     place: Place<'a>,
     early_resumes: usize,
     found: Vec<Result<&'a str, FrameError>>,
@@ -81,7 +86,7 @@ impl<'a> Cutter<'a> {
         if self.body.starts_with('\u{feff}') {
             self.at = '\u{feff}'.len_utf8();
         }
-        loop {
+        while !self.full() {
             self.skip_blanks();
             let start = self.at;
             let read = match self.peek() {
@@ -106,6 +111,10 @@ impl<'a> Cutter<'a> {
                 Err(Broken::Reported) => self.at = next_line(self.body, start),
             }
         }
+    }
+
+    fn full(&self) -> bool {
+        self.found.len() >= self.limit
     }
 
     fn peek(&self) -> Option<u8> {
@@ -196,6 +205,9 @@ impl<'a> Cutter<'a> {
             return Ok(());
         }
         loop {
+            if self.full() {
+                return Ok(());
+            }
             let start = self.at;
             let read = match self.peek() {
                 Some(b'{') if top => self.object(),

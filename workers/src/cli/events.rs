@@ -9,12 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use redoubt_crds::Format;
-use redoubt_engine::{
-    compile::Plan,
-    event::RawEvent,
-    format::frame,
-    source::Source,
-};
+use redoubt_engine::{compile::Plan, event::RawEvent, format::frame, source::Source};
 
 /// What a file holds: events, and pieces that are none, each with what is wrong with it.
 pub(super) struct Read {
@@ -46,7 +41,9 @@ pub(super) fn cut(source: &Source, text: &str, file: &Path, received_millis: i64
                 sender: None,
                 body: body.to_owned(),
             }),
-            Err(error) => read.refused.push(format!("{}:{}:{}: {} ({})", file.display(), error.line, error.column, error.message, error.remedy)),
+            Err(error) => {
+                read.refused.push(format!("{}:{}:{}: {} ({})", file.display(), error.line, error.column, error.message, error.remedy))
+            }
         }
     }
     read
@@ -58,7 +55,10 @@ pub(super) fn choose_source(plan: &Plan, name: Option<&str>, format: Option<Form
         let known: Vec<&str> = plan.sources.keys().map(String::as_str).collect();
         return match plan.sources.get(name) {
             Some(source) => Ok(Arc::clone(source)),
-            None => bail!("there is no LogSource/{name}; the resources declare {}", if known.is_empty() { "none".to_owned() } else { known.join(", ") }),
+            None => bail!(
+                "there is no LogSource/{name}; the resources declare {}",
+                if known.is_empty() { "none".to_owned() } else { known.join(", ") }
+            ),
         };
     }
     if let Some(format) = format {
@@ -67,7 +67,10 @@ pub(super) fn choose_source(plan: &Plan, name: Option<&str>, format: Option<Form
     match plan.sources.len() {
         0 => Ok(Arc::new(plain_source(Format::Json)?)),
         1 => plan.sources.values().next().cloned().context("one source"),
-        _ => bail!("which LogSource are these events of? Say --source NAME, one of: {}", plan.sources.keys().cloned().collect::<Vec<_>>().join(", ")),
+        _ => bail!(
+            "which LogSource are these events of? Say --source NAME, one of: {}",
+            plan.sources.keys().cloned().collect::<Vec<_>>().join(", ")
+        ),
     }
 }
 

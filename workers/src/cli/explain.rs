@@ -4,11 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use redoubt_engine::{
-    enrich::Verdict,
-    format::parse,
-    rule::explain::explain,
-};
+use redoubt_engine::{enrich::Verdict, format::parse, rule::explain::explain};
 
 use super::{ResourceArgs, diagnostics, events};
 use crate::{resources::load_and_compile, run::now_millis};

@@ -12,7 +12,8 @@ pub(super) fn bar(length: Option<u64>, what: &'static str) -> ProgressBar {
         Some(length) => ProgressBar::new(length),
         None => ProgressBar::new_spinner(),
     };
-    let template = if length.is_some() { "{msg} {wide_bar} {human_pos}/{human_len} {per_sec} {eta}" } else { "{msg} {human_pos} {per_sec}" };
+    let template =
+        if length.is_some() { "{msg} {wide_bar} {human_pos}/{human_len} {per_sec} {eta}" } else { "{msg} {human_pos} {per_sec}" };
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);
     }

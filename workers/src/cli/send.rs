@@ -1,19 +1,11 @@
 //! `redoubt send`: posts events from files, and keeps at it until they are taken.
 
-use std::{
-    fs,
-    path::PathBuf,
-    process::ExitCode,
-    time::Duration,
-};
+use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use clap::{ArgGroup, Args};
 use jiff::{SignedDuration, Timestamp};
-use tokio::{
-    io::AsyncWriteExt as _,
-    net::TcpStream,
-};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use super::events::read_input;

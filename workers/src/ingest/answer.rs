@@ -112,7 +112,7 @@ impl RequestError {
             Self::NotUtf8 { .. } => "send JSON as UTF-8 (RFC 8259, section 8.1)".into(),
             Self::NotJson { .. } => "give the LogSource a JSON format, or post the lines to /v1/sources/NAME".into(),
             Self::Empty => "send at least one event".into(),
-            Self::Intake(IntakeError::TooMany { .. }) => format!("send at most {MAX_ITEMS} events in a body"),
+            Self::Intake(IntakeError::TooMany) => format!("send at most {MAX_ITEMS} events in a body"),
             Self::Intake(IntakeError::Batch(_)) | Self::NeverTaken(_) => "send smaller events".into(),
             Self::NoSuchPath => "post to /v1/sources/NAME, /v1/events or /_bulk".into(),
             Self::Unchecked(_) | Self::Body(BodyError::Busy) | Self::Quota { .. } | Self::Full(..) | Self::Unavailable(_) => {
@@ -200,7 +200,7 @@ mod tests {
             (BodyError::UnknownEncoding("br".into()).into(), 415, None),
             (RequestError::Unauthenticated, 401, None),
             (RequestError::Empty, 400, None),
-            (IntakeError::TooMany { items: 1 }.into(), 413, None),
+            (IntakeError::TooMany.into(), 413, None),
         ] {
             let shown = error.to_string();
 

@@ -39,14 +39,12 @@ use tokio::sync::{Semaphore, oneshot};
 
 use self::document::Prepared;
 use self::indexer::{Bulk, Indexer, Write};
-pub use self::reader::StoreReader;
 use self::partition::{Partition, index_failed, unavailable};
+pub use self::reader::StoreReader;
 use self::records::{Follower, Records};
 use self::search::Search;
 use self::series::{Series, day_of, start_of};
-use super::{
-    Document, Family, ItemResult, Put, PutOutcome, Record, Rejection, SearchRequest, SearchResponse, Store, StoreError,
-};
+use super::{Document, Family, ItemResult, Put, PutOutcome, Record, Rejection, SearchRequest, SearchResponse, Store, StoreError};
 
 /// So many bulks are prepared or written at a time; more wait.
 const MAX_BULKS: usize = 64;

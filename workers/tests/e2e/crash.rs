@@ -77,7 +77,8 @@ async fn events_and_alerts_are_there_exactly_once_after_twenty_kills() {
             for number in 0..EVENTS / BATCH {
                 let body = batch(number);
                 loop {
-                    let sent = client.post(&url).bearer_auth(crate::harness::TOKEN).body(body.clone()).timeout(Duration::from_secs(10)).send();
+                    let sent =
+                        client.post(&url).bearer_auth(crate::harness::TOKEN).body(body.clone()).timeout(Duration::from_secs(10)).send();
                     match sent.await {
                         Ok(answer) if answer.status() == 202 => break,
                         Ok(answer) if answer.status().is_client_error() && answer.status() != 429 => {

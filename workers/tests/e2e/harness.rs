@@ -13,10 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use redoubt::store::{
-    Family, SearchRequest, SearchResponse,
-    embedded::StoreReader,
-};
+use redoubt::store::{Family, SearchRequest, SearchResponse, embedded::StoreReader};
 use tempfile::TempDir;
 
 /// How long anything that must happen may take on a busy machine.

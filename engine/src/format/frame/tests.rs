@@ -125,6 +125,24 @@ proptest! {
                 }
             }
         }
-        let _ = super::super::frame_bulk(&body);
+        let _ = super::super::frame_bulk(&body, usize::MAX);
     }
+}
+
+#[test]
+fn no_more_pieces_are_cut_than_asked_for_whatever_the_body_is_made_of() {
+    for (format, piece) in [
+        (Format::Json, "{}\n"),
+        (Format::Json, "1\n"),
+        (Format::Json, "{]\n"),
+        (Format::Cloudtrail, "{\"Records\":[{},{},{}]}\n"),
+        (Format::Syslog, "a line\n"),
+    ] {
+        let body = piece.repeat(1_000);
+
+        assert_eq!(super::super::frame_at_most(format, &body, 7).len(), 7, "{piece}");
+    }
+    let array = format!("[{}{{}}]", "1,".repeat(1_000));
+    assert_eq!(super::super::frame_at_most(Format::Json, &array, 7).len(), 7);
+    assert_eq!(super::super::frame_bulk(&"{\"index\":{}}\n{}\n".repeat(1_000), 7).len(), 7);
 }

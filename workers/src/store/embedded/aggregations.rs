@@ -92,7 +92,8 @@ fn translate(aggregations: &Map<String, Value>, nesting: usize) -> Result<Map<St
     let mut translated = Map::new();
     for (name, aggregation) in aggregations {
         let refuse = |what: String| StoreError::BadRequest(format!("aggregation {name}: {what}"));
-        let aggregation = aggregation.as_object().ok_or_else(|| refuse("must be an object such as {\"terms\": {\"field\": ...}}".to_owned()))?;
+        let aggregation =
+            aggregation.as_object().ok_or_else(|| refuse("must be an object such as {\"terms\": {\"field\": ...}}".to_owned()))?;
         let Some((kind, body)) = kind(aggregation).filter(|(kind, _)| KINDS.contains(&kind.as_str())) else {
             return Err(refuse(format!("must be one of {}", KINDS.join(", "))));
         };

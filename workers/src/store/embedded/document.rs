@@ -5,8 +5,8 @@
 
 use serde_json::{Map, Value as Json};
 use tantivy::DateTime;
-use tantivy::schema::document::{Document as TantivyDocument, ReferenceValue, ReferenceValueLeaf, Value};
 use tantivy::schema::Field;
+use tantivy::schema::document::{Document as TantivyDocument, ReferenceValue, ReferenceValueLeaf, Value};
 
 use super::schema::{FIELDS, MESSAGE, TIMESTAMP};
 use crate::store::{Document, Rejection};

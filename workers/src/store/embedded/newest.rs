@@ -74,7 +74,16 @@ impl Collector for Newest {
             let (least, most) = if self.ascending { (id, Bound::Unbounded) } else { (Bound::Unbounded, id) };
             start = Some((after.millis, ids.dictionary().term_bounds_to_ord(least, most)?));
         }
-        Ok(Segment { newest: self.clone(), ordinal, times: fast_fields.date(TIMESTAMP)?, ids, start, total: 0, kept: Vec::new(), last: None })
+        Ok(Segment {
+            newest: self.clone(),
+            ordinal,
+            times: fast_fields.date(TIMESTAMP)?,
+            ids,
+            start,
+            total: 0,
+            kept: Vec::new(),
+            last: None,
+        })
     }
 
     fn requires_scoring(&self) -> bool {

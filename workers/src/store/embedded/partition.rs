@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tantivy::indexer::{IndexWriterOptions, LogMergePolicy};
 use tantivy::directory::MmapDirectory;
+use tantivy::indexer::{IndexWriterOptions, LogMergePolicy};
 use tantivy::{Index, IndexReader, IndexWriter, ReloadPolicy, Searcher, TantivyError};
 
 use super::document::Prepared;
@@ -56,8 +56,7 @@ impl Partition {
         let open = || -> tantivy::Result<(Index, IndexReader)> {
             let index = index()?;
             register_tokenizers(&index);
-            let reader =
-                index.reader_builder().reload_policy(ReloadPolicy::Manual).doc_store_cache_num_blocks(CACHED_BLOCKS).try_into()?;
+            let reader = index.reader_builder().reload_policy(ReloadPolicy::Manual).doc_store_cache_num_blocks(CACHED_BLOCKS).try_into()?;
             Ok((index, reader))
         };
         let (index, reader) = open().map_err(|error| match error {
@@ -72,7 +71,8 @@ impl Partition {
 
     /// A writer; there can be only one at a time. It has one indexing thread and one for merges.
     pub(super) fn writer(&self, buffer_bytes: usize) -> tantivy::Result<IndexWriter<Prepared>> {
-        let options = IndexWriterOptions::builder().num_worker_threads(1).num_merge_threads(1).memory_budget_per_thread(buffer_bytes).build();
+        let options =
+            IndexWriterOptions::builder().num_worker_threads(1).num_merge_threads(1).memory_budget_per_thread(buffer_bytes).build();
         let writer = self.index.writer_with_options(options)?;
         let mut policy = LogMergePolicy::default();
         policy.set_max_docs_before_merge(MAX_DOCS_TO_MERGE);

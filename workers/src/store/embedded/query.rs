@@ -44,7 +44,9 @@ pub(super) fn of_request(request: &SearchRequest, now: Timestamp) -> Result<Box<
 
 /// Documents where a field has exactly a value.
 fn filter(field: &str, value: &Json) -> Result<Box<dyn Query>, StoreError> {
-    let refuse = |what: &str| StoreError::BadRequest(format!("filter {field}: {what} cannot be a value; give text, a number, a boolean or a list of them"));
+    let refuse = |what: &str| {
+        StoreError::BadRequest(format!("filter {field}: {what} cannot be a value; give text, a number, a boolean or a list of them"))
+    };
     let text = match value {
         Json::String(text) => text.clone(),
         Json::Number(number) => number.to_string(),
@@ -115,7 +117,9 @@ impl Translator {
         let name = field.literal();
         match (name.as_str(), value) {
             (TIMESTAMP | RECEIVED, value) => self.time(&name, value, position),
-            (ID, Value::Word(text)) if text.is_pattern() => Ok(Box::new(Scan { field: FIELDS.id, paths: Paths::None, values: pattern(text, false) })),
+            (ID, Value::Word(text)) if text.is_pattern() => {
+                Ok(Box::new(Scan { field: FIELDS.id, paths: Paths::None, values: pattern(text, false) }))
+            }
             (ID, Value::Range { .. }) => Err(error_at(position, "an _id has no order; give it whole, or with wildcards")),
             (_, Value::Range { lower, upper }) => self.range(&name, lower, upper, position),
             (_, Value::Word(text)) if text.is_pattern() => Ok(wildcard(&name, text)),

@@ -60,10 +60,8 @@ pub(super) static FIELDS: LazyLock<Fields> = LazyLock::new(|| {
     let source = builder.add_bytes_field("_source", STORED);
     let message = builder.add_text_field(MESSAGE, words());
     let words = builder.add_text_field("words", words());
-    let keyword = builder.add_json_field(
-        KEYWORD,
-        JsonObjectOptions::default().set_indexing_options(exact()).set_fast("raw").set_expand_dots_enabled(),
-    );
+    let keyword = builder
+        .add_json_field(KEYWORD, JsonObjectOptions::default().set_indexing_options(exact()).set_fast("raw").set_expand_dots_enabled());
     Fields { schema: builder.build(), id, timestamp, received, source, message, words, keyword }
 });
 

@@ -111,7 +111,9 @@ impl Search {
 /// Reads the `sort` of a hit.
 fn after(sort: &[Value]) -> Result<After, StoreError> {
     match sort {
-        [millis, Value::String(id)] if millis.as_i64().is_some() => Ok(After { millis: millis.as_i64().unwrap_or_default(), id: id.clone() }),
+        [millis, Value::String(id)] if millis.as_i64().is_some() => {
+            Ok(After { millis: millis.as_i64().unwrap_or_default(), id: id.clone() })
+        }
         _ => Err(StoreError::BadRequest("after must be the `sort` of a hit: [milliseconds, id]".to_owned())),
     }
 }
@@ -119,7 +121,9 @@ fn after(sort: &[Value]) -> Result<After, StoreError> {
 /// An error of a search: the request's fault where it asked for too much.
 fn failed(error: TantivyError) -> StoreError {
     match error {
-        TantivyError::AggregationError(error) => StoreError::BadRequest(format!("aggregations: {error}; narrow the query or ask for fewer buckets")),
+        TantivyError::AggregationError(error) => {
+            StoreError::BadRequest(format!("aggregations: {error}; narrow the query or ask for fewer buckets"))
+        }
         TantivyError::InvalidArgument(error) | TantivyError::SchemaError(error) | TantivyError::FieldNotFound(error) => {
             StoreError::BadRequest(error)
         }

@@ -88,7 +88,9 @@ pub(super) fn parse(text: &str) -> Result<Query, StoreError> {
     let query = parser.alternatives(None, 0)?;
     match parser.peek() {
         None => Ok(query),
-        Some(character) => Err(parser.error(&format!("unexpected `{character}`; remove it, or write `\\{character}` if it is part of a value"))),
+        Some(character) => {
+            Err(parser.error(&format!("unexpected `{character}`; remove it, or write `\\{character}` if it is part of a value")))
+        }
     }
 }
 
@@ -353,7 +355,10 @@ impl Parser {
     fn word(&mut self, also_ends: &[char]) -> Result<Text, StoreError> {
         let mut parts = Vec::new();
         while let Some(character) = self.peek() {
-            if character.is_whitespace() || matches!(character, '(' | ')' | '"' | '[' | ']' | '{' | '}' | '^' | '~') || also_ends.contains(&character) {
+            if character.is_whitespace()
+                || matches!(character, '(' | ')' | '"' | '[' | ']' | '{' | '}' | '^' | '~')
+                || also_ends.contains(&character)
+            {
                 break;
             }
             self.position += 1;
@@ -426,7 +431,8 @@ impl Parser {
             let end = self.position + length;
             let same = self.characters.len() >= end && operator.chars().eq(self.characters[self.position..end].iter().copied());
             let is_word = operator.starts_with(|character: char| character.is_ascii_alphabetic());
-            let ends = self.characters.get(end).is_none_or(|next| next.is_whitespace() || matches!(next, '(' | ')' | '"' | '[' | ']' | '{' | '}'));
+            let ends =
+                self.characters.get(end).is_none_or(|next| next.is_whitespace() || matches!(next, '(' | ')' | '"' | '[' | ']' | '{' | '}'));
             if same && (ends || !is_word) {
                 self.position = end;
                 return true;

@@ -8,7 +8,11 @@ use super::fixture::{DAY, Harness, MINUTE, TEN, all, event, object, query, searc
 /// Six events over two days.
 fn events() -> Vec<Document> {
     let of = |id: &str, millis, user: &str, severity: i64| {
-        event(id, millis, json!({"user": {"name": user}, "event": {"severity": severity, "created": "2026-11-24T09:00:00Z"}, "details": {"ok": severity > 2, "weight": severity * 10}}))
+        event(
+            id,
+            millis,
+            json!({"user": {"name": user}, "event": {"severity": severity, "created": "2026-11-24T09:00:00Z"}, "details": {"ok": severity > 2, "weight": severity * 10}}),
+        )
     };
     vec![
         of("1", TEN, "bob", 1),
@@ -47,11 +51,7 @@ pub(super) async fn results_are_elasticsearchs_json<H: Harness>() {
             json!({"a": {"doc_count_error_upper_bound": 0, "sum_other_doc_count": 0, "buckets": [
                 {"key": "carol", "doc_count": 1}, {"key": "bob", "doc_count": 3}, {"key": "alice", "doc_count": 1}]}}),
         ),
-        (
-            "cardinality",
-            json!({"a": {"cardinality": {"field": "user.name"}}}),
-            json!({"a": {"value": 3}}),
-        ),
+        ("cardinality", json!({"a": {"cardinality": {"field": "user.name"}}}), json!({"a": {"value": 3}})),
         (
             "stats",
             json!({"a": {"stats": {"field": "event.severity"}}}),
@@ -123,7 +123,8 @@ pub(super) async fn results_span_days_and_respect_the_query<H: Harness>() {
     write(&store, events()).await;
     let aggregations = object(json!({"users": {"terms": {"field": "user.name"}}}));
 
-    let found = search(&store, SearchRequest { aggregations, size: 1, from_millis: Some(TEN + MINUTE), ..query("event.severity:>=2") }).await;
+    let found =
+        search(&store, SearchRequest { aggregations, size: 1, from_millis: Some(TEN + MINUTE), ..query("event.severity:>=2") }).await;
 
     assert_eq!(found.total, 5);
     assert_eq!(found.hits.len(), 1);

@@ -10,7 +10,8 @@ use super::fixture::{DAY, DEADLINE, Harness, MINUTE, TEN, all, event, ids, query
 pub(super) async fn what_was_answered_is_found_after_a_refresh<H: Harness>() {
     let harness = H::fresh().await;
     let store = harness.store();
-    let document = event("a", TEN, json!({"message": "hello", "source": {"ip": "10.0.0.1"}, "details": {"n": 1.5, "list": [1, "b", null]}}));
+    let document =
+        event("a", TEN, json!({"message": "hello", "source": {"ip": "10.0.0.1"}, "details": {"n": 1.5, "list": [1, "b", null]}}));
 
     write(&store, vec![document.clone()]).await;
 
@@ -120,7 +121,8 @@ pub(super) async fn pages_hold_every_document_once<H: Harness>() {
     let harness = H::fresh().await;
     let store = harness.store();
     // Ids spread over three days and three bulks, with many of the same time.
-    let documents = |part: usize| (0..40).map(|n| event(&format!("{:03}", n * 3 + part), TEN + (n as i64 % 4) * DAY / 2, json!({}))).collect();
+    let documents =
+        |part: usize| (0..40).map(|n| event(&format!("{:03}", n * 3 + part), TEN + (n as i64 % 4) * DAY / 2, json!({}))).collect();
     for part in 0..3 {
         write(&store, documents(part)).await;
     }
@@ -196,7 +198,11 @@ pub(super) async fn filters_take_exact_values<H: Harness>() {
         vec![
             event("1", TEN, json!({"user": {"name": "bob"}, "event": {"severity": 5, "outcome": "success"}, "details": {"ok": true}})),
             event("2", TEN + 1, json!({"user": {"name": "Bob"}, "event": {"severity": 3}, "tags": ["a", "b c"], "details": {"ok": false}})),
-            event("3", TEN + 2, json!({"user": {"name": "bob smith"}, "event": {"severity": 5}, "tags": ["a"], "details": {"path": "C:\\x *"}})),
+            event(
+                "3",
+                TEN + 2,
+                json!({"user": {"name": "bob smith"}, "event": {"severity": 5}, "tags": ["a"], "details": {"path": "C:\\x *"}}),
+            ),
         ],
     )
     .await;
@@ -214,7 +220,8 @@ pub(super) async fn filters_take_exact_values<H: Harness>() {
         (vec![("user.name", json!(["bob", "Bob"]))], vec!["2", "1"]),
         (vec![("nowhere", json!("x"))], vec![]),
     ] {
-        let request = SearchRequest { filters: filters.iter().map(|(field, value)| ((*field).to_owned(), value.clone())).collect(), ..all() };
+        let request =
+            SearchRequest { filters: filters.iter().map(|(field, value)| ((*field).to_owned(), value.clone())).collect(), ..all() };
 
         assert_eq!(ids(&search(&store, request).await), expected, "{filters:?}");
     }
@@ -289,12 +296,25 @@ pub(super) async fn strange_documents_are_taken_and_come_back_untouched<H: Harne
 pub(super) async fn a_path_may_hold_every_type<H: Harness>() {
     let harness = H::fresh().await;
     let store = harness.store();
-    let values = [json!("text"), json!(7), json!(7.5), json!(true), json!({"inner": 1}), json!(["list", 8]), json!(null), json!("2026-11-24T10:00:00Z")];
+    let values = [
+        json!("text"),
+        json!(7),
+        json!(7.5),
+        json!(true),
+        json!({"inner": 1}),
+        json!(["list", 8]),
+        json!(null),
+        json!("2026-11-24T10:00:00Z"),
+    ];
     // Each in a bulk of its own and all in one: neither the first type nor the last decides.
     for (n, value) in values.iter().enumerate() {
         write(&store, vec![event(&format!("single-{n}"), TEN, json!({"details": {"x": value}}))]).await;
     }
-    write(&store, values.iter().enumerate().map(|(n, value)| event(&format!("together-{n}"), TEN, json!({"details": {"x": value}}))).collect()).await;
+    write(
+        &store,
+        values.iter().enumerate().map(|(n, value)| event(&format!("together-{n}"), TEN, json!({"details": {"x": value}}))).collect(),
+    )
+    .await;
 
     for (text, expected) in [
         ("details.x:text", ["single-0", "together-0"]),

@@ -247,7 +247,11 @@ async fn relative_times_are_of_now() {
     let folder = tempfile::tempdir().unwrap();
     let store: Arc<dyn Store> = open(folder.path());
     let now = jiff::Timestamp::now().as_millisecond();
-    write(&store, vec![event("old", now - 3_600_000, json!({})), event("new", now - 60_000, json!({})), event("next", now + 3_600_000, json!({}))]).await;
+    write(
+        &store,
+        vec![event("old", now - 3_600_000, json!({})), event("new", now - 60_000, json!({})), event("next", now + 3_600_000, json!({}))],
+    )
+    .await;
 
     for (text, expected) in [
         ("@timestamp:>=now-15m", vec!["next", "new"]),

@@ -196,7 +196,9 @@ pub(super) async fn a_query_that_makes_no_sense_is_refused<H: Harness>() {
     let store = harness.store();
     write(&store, events()).await;
 
-    for text in ["(user.name:bob", "user.name:bob)", "user.name:\"bob", "user.name:", "a AND", "a OR", "severity:[1 TO", "severity:[1 5]", "()"] {
+    for text in
+        ["(user.name:bob", "user.name:bob)", "user.name:\"bob", "user.name:", "a AND", "a OR", "severity:[1 TO", "severity:[1 5]", "()"]
+    {
         let refused = store.search(Family::Events, query(text)).await;
 
         assert!(matches!(&refused, Err(StoreError::BadRequest(reason)) if !reason.is_empty()), "{text}: {refused:?}");
