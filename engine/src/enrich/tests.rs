@@ -1,6 +1,7 @@
 //! Steps and chains, from their resources to what becomes of an event.
 
 use proptest::prelude::*;
+use serde::Deserialize as _;
 use serde_json::{Map, Value, json};
 
 use super::*;
@@ -294,6 +295,49 @@ fn a_test_of_a_drop_looks_at_the_verdict() {
         [("dropped".into(), true), ("kept".into(), true), ("untouched".into(), true), ("wrong".into(), false), ("also wrong".into(), false)]
             as [(String, bool); 5]
     );
+}
+
+/// Every resource in the handbook, by kind, name and spec.
+fn handbook() -> Vec<(String, String, Value)> {
+    let text = include_str!("../../../docs/enrichments.md");
+    let blocks = text.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let documents =
+        blocks.flat_map(|block| serde_yaml::Deserializer::from_str(block).map(|document| Value::deserialize(document).unwrap()));
+    documents
+        .map(|resource| {
+            (
+                resource["kind"].as_str().unwrap().to_owned(),
+                resource["metadata"]["name"].as_str().unwrap().to_owned(),
+                resource["spec"].clone(),
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn the_handbooks_examples_compile_and_their_tests_hold() {
+    let lists: BTreeMap<_, _> = handbook()
+        .into_iter()
+        .filter(|(kind, ..)| kind == "Watchlist")
+        .map(|(_, name, spec)| (name.clone(), Arc::new(Watchlist::compile(&name, &serde_json::from_value(spec).unwrap()).unwrap())))
+        .collect();
+    let found = assets();
+    let assets = [("GeoLite2-City.mmdb", "city.mmdb"), ("GeoLite2-ASN.mmdb", "asn.mmdb")]
+        .map(|(name, ours)| (PathBuf::from("/var/lib/redoubt").join(name), Arc::clone(&found[&PathBuf::from(ours)])))
+        .into();
+
+    let mut tests = 0;
+    let enrichments: Vec<_> = handbook().into_iter().filter(|(kind, ..)| kind == "Enrichment").collect();
+    for (_, name, spec) in &enrichments {
+        let step = Step::compile(name, &serde_json::from_value(spec.clone()).unwrap(), &lists, &assets)
+            .unwrap_or_else(|problems| panic!("{name}: {problems:?}"));
+        for outcome in step.run_tests() {
+            assert_eq!(outcome.result, Ok(()), "{name}: {}", outcome.name);
+            tests += 1;
+        }
+    }
+
+    assert_eq!((enrichments.len(), lists.len(), tests), (4, 1, 4));
 }
 
 #[test]

@@ -8,9 +8,11 @@
 //!
 //! Bounds. VRL has no unbounded loop; its closures walk arrays and objects, and could still walk them often, so each run has a budget
 //! of [`MAX_STEPS`] expressions, counted and not timed. A program's text, the nesting in it, and the size and depth of what it leaves
-//! behind are bounded too. What is *not* bounded is the memory of a single expression (`"x" * 1000000000`): whoever may write an
-//! Enrichment can make a worker run out of memory, as can whoever may write its pod.
+//! behind are bounded too. What is *not* bounded is the memory of a single expression (`"x" * 1000000000`), nor the depth of a value on
+//! its way through a program's variables: whoever may write an Enrichment can bring a worker down on purpose, as can whoever may write
+//! its pod.
 
+mod depth;
 mod diagnostics;
 mod event;
 mod functions;
@@ -34,11 +36,9 @@ pub use event::VrlEvent;
 pub(super) use event::to_vrl;
 
 /// How many expressions one run may evaluate.
-pub const MAX_STEPS: u32 = 50_000;
+pub const MAX_STEPS: u32 = 20_000;
 /// Longest program, in bytes.
 pub const MAX_SOURCE_BYTES: usize = 64 << 10;
-/// Deepest nesting of brackets in a program.
-pub const MAX_NESTING: usize = 64;
 /// Deepest nesting of objects and arrays in the event that a program leaves behind; past what a JSON reader lets in.
 pub const MAX_DEPTH: usize = 160;
 /// Largest event that a program may make, in bytes of JSON, roughly. One that was larger before may stay as large as it was.
@@ -247,12 +247,9 @@ fn compile(source: &str, field: &str, role: Role) -> Result<vrl::compiler::Progr
             "split it into several Enrichments",
         )]);
     }
-    // The compiler recurses: a program that nests without end would take the whole process with it.
-    if let Some((line, column)) = diagnostics::too_deep(source, MAX_NESTING) {
-        return Err(vec![
-            Problem::new(field, format!("brackets nest deeper than {MAX_NESTING} levels"), "assign the inner parts to variables")
-                .within(line, column),
-        ]);
+    if let Err(found) = depth::check(source) {
+        let (line, column) = diagnostics::position(source, found.offset);
+        return Err(vec![Problem::new(field, found.message, found.remedy).within(line, column)]);
     }
     let mut config = CompileConfig::default();
     if role == Role::Predicate {

@@ -41,7 +41,7 @@ struct Entry {
 /// From a normal form of the value to the entry's place.
 enum Index {
     Exact(HashMap<String, usize>),
-    Cidr(JointPrefixMap<IpNet, usize>),
+    Cidr(Box<JointPrefixMap<IpNet, usize>>),
     Domain(HashMap<String, usize>),
 }
 
@@ -54,7 +54,7 @@ impl Watchlist {
         let mut problems = Vec::new();
         let mut index = match spec.matching {
             WatchlistMatch::Exact => Index::Exact(HashMap::with_capacity(spec.entries.len())),
-            WatchlistMatch::Cidr => Index::Cidr(JointPrefixMap::new()),
+            WatchlistMatch::Cidr => Index::Cidr(Box::default()),
             WatchlistMatch::DomainSuffix => Index::Domain(HashMap::with_capacity(spec.entries.len())),
         };
         let mut entries = Vec::with_capacity(spec.entries.len());

@@ -10,8 +10,10 @@ use crate::diagnostic::Problem;
 
 /// VRL's code for a call of a function that it does not know.
 const UNDEFINED_FUNCTION: usize = 105;
-/// Parse errors list every token that could have stood there; nobody reads past this many characters.
+/// Longest message and longest remedy.
 const MAX_MESSAGE_CHARS: usize = 400;
+/// Longest single hint. Parse errors list every token that could have stood there, which helps nobody.
+const MAX_HINT_CHARS: usize = 160;
 
 /// One problem for each error, in the compiler's order. Never empty.
 pub(super) fn problems(source: &str, field: &str, list: &DiagnosticList) -> Vec<Problem> {
@@ -36,6 +38,8 @@ fn problem(source: &str, field: &str, diagnostic: &Diagnostic) -> Problem {
     let absent = called.filter(|_| diagnostic.code == UNDEFINED_FUNCTION).and_then(functions::find_absent);
     let problem = if let Some(absent) = absent {
         Problem::new(field, format!("{} is not available: {}", absent.name, absent.reason), absent.instead)
+    } else if let Some(called) = called.filter(|_| diagnostic.code == UNDEFINED_FUNCTION) {
+        Problem::new(field, format!("there is no function {called}"), remedy(diagnostic))
     } else {
         let mut message = diagnostic.message().to_owned();
         if let Some(label) = primary.filter(|label| !label.message.is_empty() && label.message != diagnostic.message()) {
@@ -56,7 +60,7 @@ fn remedy(diagnostic: &Diagnostic) -> String {
     for note in diagnostic.notes() {
         match note {
             Note::Hint(_) | Note::Example(_) | Note::CoerceValue | Note::Basic(_) | Note::UserErrorMessage(_) => {
-                parts.push(note.to_string().trim().to_owned())
+                parts.push(note.to_string().trim().to_owned());
             }
             Note::SeeFunctionDocs(_)
             | Note::SeeErrorDocs
@@ -67,7 +71,7 @@ fn remedy(diagnostic: &Diagnostic) -> String {
             | Note::SeeDocs(..) => {}
         }
     }
-    parts.retain(|part| !part.is_empty());
+    parts.retain(|part| !part.is_empty() && part.chars().count() <= MAX_HINT_CHARS);
     parts.join("; ")
 }
 
@@ -110,20 +114,4 @@ pub(super) fn last_expression(source: &str) -> (usize, usize) {
         })
         .unwrap_or_default();
     position(source, offset)
-}
-
-/// Where brackets first nest deeper than `limit`. Counts brackets in texts and comments too: a bound, not a parser.
-pub(super) fn too_deep(source: &str, limit: usize) -> Option<(usize, usize)> {
-    let mut depth = 0_usize;
-    for (offset, byte) in source.bytes().enumerate() {
-        match byte {
-            b'(' | b'[' | b'{' => depth += 1,
-            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        if depth > limit {
-            return Some(position(source, offset));
-        }
-    }
-    None
 }

@@ -44,6 +44,7 @@ pub(super) static ABSENT: [Absent; 29] = [
     absent("encode_proto", FILES, ""),
     absent("get_env_var", MACHINE, "write the value into the program"),
     absent("get_hostname", MACHINE, "use .observer or .host"),
+    absent("get_secret", MACHINE, ""),
     absent("get_timezone_name", MACHINE, "times are UTC"),
     absent("http_request", NETWORK, LOOKUP),
     absent("log", SIDE_EFFECT, "show what the program does in the resource's tests"),
@@ -59,11 +60,10 @@ pub(super) static ABSENT: [Absent; 29] = [
     absent("random_float", RANDOM, HASH),
     absent("random_int", RANDOM, HASH),
     absent("reverse_dns", NETWORK, LOOKUP),
+    absent("set_secret", MACHINE, ""),
     absent("uuid_v4", RANDOM, HASH),
     absent("uuid_v7", RANDOM, HASH),
     absent("validate_json_schema", FILES, ""),
-    absent("get_secret", MACHINE, ""),
-    absent("set_secret", MACHINE, ""),
 ];
 
 static AVAILABLE: LazyLock<Vec<Box<dyn Function>>> =

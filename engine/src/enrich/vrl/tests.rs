@@ -86,7 +86,7 @@ fn what_is_no_predicate_is_refused_with_its_place_and_a_remedy() {
         (".user.name", (1, 1), "a condition must be true or false; this is any", "?? false"),
         ("x = 1\n  \"text\"", (2, 3), "a condition must be true or false; this is string", "compare the value"),
         ("contains(.message, \"x\")", (1, 10), "invalid argument type", "string"),
-        ("exists(.a) &&\n  nosuch(.b)", (2, 3), "call to undefined function", "did you mean"),
+        ("exists(.a) &&\n  nosuch(.b)", (2, 3), "there is no function nosuch", "did you mean"),
         (".a = 1\ntrue", (1, 1), "mutation of read-only value", ""),
         ("if exists(.a) { return \"x\" }\ntrue", (2, 1), "a condition must be true or false; this is string", "compare"),
     ] {
@@ -103,15 +103,15 @@ fn what_is_no_predicate_is_refused_with_its_place_and_a_remedy() {
 
 #[test]
 fn each_error_of_a_program_has_its_own_line_and_column() {
-    let problems = problems_of(".a = nosuch(1)\n.ok = 1\n.é = upcase(5) + other(2)\n");
+    let problems = problems_of(".a = nosuch(1)\n.ok = 1\n.\"é\" = upcase(5)\n.z = other(2)\n");
 
     let places: Vec<_> = problems.iter().map(|problem| problem.within).collect();
-    assert_eq!(places, [Some((1, 6)), Some((3, 13)), Some((3, 18))], "{problems:?}");
+    assert_eq!(places, [Some((1, 6)), Some((3, 15)), Some((4, 6))], "{problems:?}");
 }
 
 #[test]
 fn a_text_that_does_not_parse_has_a_place() {
-    for (source, place) in [(".a = ", (1, 6)), (".a = 1\n.b = )", (2, 6)), ("é = \"open", (1, 5))] {
+    for (source, place) in [(".a = ", (1, 5)), (".a = 1\n.b = )", (2, 6)), ("é = \"open", (1, 5))] {
         let problems = problems_of(source);
 
         assert_eq!(problems[0].within, Some(place), "{source}: {problems:?}");
@@ -137,6 +137,15 @@ fn absent_functions_say_why_they_are_absent() {
         assert_eq!(problem.message, format!("{} is not available: {}", absent.name, absent.reason));
         assert_eq!(problem.remedy, absent.instead);
         assert_eq!(problem.within, Some((2, 6)));
+    }
+}
+
+#[test]
+fn absent_functions_are_in_the_handbook() {
+    let handbook = include_str!("../../../../docs/enrichments.md");
+
+    for absent in &functions::ABSENT {
+        assert!(handbook.contains(&format!("`{}`", absent.name)), "{}", absent.name);
     }
 }
 
@@ -183,7 +192,7 @@ fn a_program_that_does_not_end_well_leaves_the_event_as_it_was() {
         (".a = 1\n.\"@timestamp\" = 5", Err("`@timestamp` that is no time")),
         ("del(.\"@timestamp\")", Err("`@timestamp` that is no time")),
         (".a = \"x\" * 5000000", Err("the program left an event of 50000")),
-        ("del(.message)\nx = range!(0, 99999)\nfor_each(x) -> |_i, v| { .a = v }", Err("stopped after 50000 expressions")),
+        ("del(.message)\nx = range!(0, 99999)\nfor_each(x) -> |_i, v| { .a = v }", Err("stopped after 20000 expressions")),
         ("for_each(range!(0, 200)) -> |_i, _v| { . = {\"inner\": .} }", Err("nested deeper than 160 levels")),
     ] {
         let (outcome, after) = run(source, before.clone());
@@ -262,13 +271,55 @@ fn metadata_is_not_available() {
     }
 }
 
-#[test]
-fn pathological_programs_are_refused_rather_than_followed() {
-    let deep = format!(".a = 1\n.b = {}1{}", "[".repeat(5000), "]".repeat(5000));
-    let long = "#".repeat(MAX_SOURCE_BYTES + 1);
+/// What a shape is called, how a program of that shape and any depth is written, and the deepest that is taken.
+type Shape = (&'static str, fn(usize) -> String, usize);
 
-    assert_eq!(problems_of(&deep)[0].within, Some((2, 6 + MAX_NESTING)));
-    assert!(problems_of(&long)[0].message.contains("65536 are allowed"));
+fn shapes() -> Vec<Shape> {
+    use depth::{MAX_CHAIN, MAX_NESTING, MAX_SEGMENTS};
+    vec![
+        ("brackets", |n| format!(".y = {}1{}", "[".repeat(n), "]".repeat(n)), MAX_NESTING),
+        ("groups", |n| format!(".y = {}1{}", "(".repeat(n), ")".repeat(n)), MAX_NESTING),
+        ("sums", |n| format!(".y = 1{}", " + 1".repeat(n - 1)), MAX_CHAIN),
+        ("alternatives on lines of their own", |n| format!(".y = false{}", " ||\n  true".repeat(n - 1)), MAX_CHAIN),
+        ("fallbacks", |n| format!(".y = to_int(.x){} ?? 1", " ??\nto_int(.x)".repeat(n - 2)), MAX_CHAIN),
+        ("negations", |n| format!(".y = {}true", "!".repeat(n - 1)), MAX_CHAIN),
+        ("assignments", |n| format!("{}1", "y = ".repeat(n)), MAX_CHAIN),
+        // One operator in the first condition.
+        ("else", |n| format!("if .a == 0 {{ .b = 1 }}{}", " else if .a == 1 {\n .b = 1 }".repeat((n - 1) / 2)), MAX_CHAIN),
+        ("segments", |n| format!(".y = {}", ".a".repeat(n)), MAX_SEGMENTS),
+        ("quoted segments", |n| format!("{} = 1", ".\"a\"".repeat(n)), MAX_SEGMENTS),
+    ]
+}
+
+#[test]
+fn a_program_as_deep_as_may_be_compiles_and_runs() {
+    for (shape, program, limit) in shapes() {
+        let compiled = Program::compile(&program(limit), "f").unwrap_or_else(|problems| panic!("{shape}: {problems:?}"));
+
+        let outcome = compiled.run(&mut VrlEvent::from_document(Map::new()));
+
+        assert_eq!(outcome, Ok(Outcome::Done(None)), "{shape}");
+    }
+}
+
+#[test]
+fn a_program_that_is_deeper_is_refused_with_its_place() {
+    for (shape, program, limit) in shapes() {
+        for depth in [limit + 3, 20 * limit] {
+            let problem = Program::compile(&program(depth), "f").unwrap_err().remove(0);
+
+            let told = ["brackets nest", "operators in one", "segments"].iter().any(|part| problem.message.contains(part));
+            assert!(told && problem.within.is_some(), "{shape}: {problem:?}");
+        }
+    }
+    assert!(problems_of(&"#".repeat(MAX_SOURCE_BYTES + 1))[0].message.contains("65536 are allowed"));
+}
+
+#[test]
+fn a_long_program_is_not_a_deep_one() {
+    let statements = "x = .a.b + 1 ?? 2 # || || ||\nif x == 1 || (x == 2) {\n  .c = \"||||\" + r'a|b||c' ; .d = [1, 2]\n}\n".repeat(400);
+
+    assert_eq!(depth::check(&statements), Ok(()));
 }
 
 /// Any JSON value, the awkward numbers among them.
