@@ -126,20 +126,13 @@ mod tests {
             (
                 "a broken document",
                 "{\"index\":{\"_id\":\"1\"}}\n{\"a\":\n{\"index\":{\"_id\":\"2\"}}\n{\"a\":2}",
-                &["line 4: expected `,` or `}`", "2={\"a\":2}"],
+                &["line 3: the object is not finished", "2={\"a\":2}"],
             ),
             ("nothing", " \n", &[]),
         ];
 
         for (name, body, expected) in cases {
-            let found = shown(body);
-            let expected: Vec<String> = expected.iter().map(|text| (*text).to_owned()).collect();
-            if name == "a broken document" {
-                assert_eq!(found.last(), expected.last(), "{name}: {found:?}");
-                assert_eq!(found.len(), 2, "{name}: {found:?}");
-            } else {
-                assert_eq!(found, expected, "{name}");
-            }
+            assert_eq!(shown(body), expected, "{name}");
         }
     }
 }

@@ -98,6 +98,15 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// Keeps a native field that rules rely on: another value of its name makes room for it.
+    pub(super) fn claim_detail(&mut self, key: &str, value: Value) {
+        if let Some(displaced) = self.details.insert(key.to_owned(), value)
+            && self.details.get(key) != Some(&displaced)
+        {
+            self.duplicate(key.to_owned(), displaced);
+        }
+    }
+
     /// Merges native fields into `details`.
     pub(super) fn merge_details(&mut self, fields: Map<String, Value>) {
         if self.details.is_empty() {

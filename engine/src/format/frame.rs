@@ -236,11 +236,8 @@ impl<'a> Cutter<'a> {
     fn report(&mut self, start: usize, message: String, at: usize) {
         let line_start = self.body[..at].rfind('\n').map_or(0, |at| at + 1);
         let cut_short = line_start > start && at == line_start && self.body.as_bytes().get(line_start) == Some(&b'{');
-        let (at, message) = if cut_short {
-            (self.body[..line_start].trim_end().len(), "the object is not finished".to_owned())
-        } else {
-            (at, message)
-        };
+        let (at, message) =
+            if cut_short { (self.body[..line_start].trim_end().len(), "the object is not finished".to_owned()) } else { (at, message) };
         let error = self.place.error(at, message, "mend this object; the others stand");
         self.found.push(Err(error));
     }

@@ -256,7 +256,7 @@ fn skip_sequence(text: &str) -> &str {
 /// The time at the start of a line: the longest run of up to five words that is one, and what follows.
 fn leading_time<'a>(text: &'a str, clock: &Clock<'_>) -> Option<(&'a str, i64, &'a str)> {
     let first = text.chars().next()?;
-    if !first.is_ascii_digit() && !(first.is_ascii_uppercase() && text.contains(':')) {
+    if !(first.is_ascii_digit() || first.is_ascii_uppercase()) {
         return None;
     }
     let mut ends = Vec::with_capacity(5);

@@ -148,12 +148,8 @@ fn iso(text: &str) -> Option<Parts> {
     if bytes.len() < 10 || !matches!(bytes[4], b'-' | b'/') || bytes[7] != bytes[4] {
         return None;
     }
-    let mut parts = Parts {
-        year: Some(digits(text.get(..4)?)?),
-        month: digits(text.get(5..7)?)?,
-        day: digits(text.get(8..10)?)?,
-        ..Parts::default()
-    };
+    let mut parts =
+        Parts { year: Some(digits(text.get(..4)?)?), month: digits(text.get(5..7)?)?, day: digits(text.get(8..10)?)?, ..Parts::default() };
     let rest = text.get(10..)?;
     if rest.is_empty() {
         return Some(parts);
@@ -245,8 +241,7 @@ fn clock_time(text: &str, parts: &mut Parts) -> Option<()> {
     if !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    parts.nanosecond =
-        fraction.bytes().chain(std::iter::repeat(b'0')).take(9).fold(0, |number, byte| number * 10 + i32::from(byte - b'0'));
+    parts.nanosecond = fraction.bytes().chain(std::iter::repeat(b'0')).take(9).fold(0, |number, byte| number * 10 + i32::from(byte - b'0'));
     Some(())
 }
 
@@ -298,9 +293,8 @@ fn numeric_offset(text: &str) -> Option<Offset> {
 
 /// A month by its English name or the name's first three letters.
 fn month(text: &str) -> Option<i8> {
-    const NAMES: [&str; 12] = [
-        "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december",
-    ];
+    const NAMES: [&str; 12] =
+        ["january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december"];
     let index = NAMES.iter().position(|name| name.eq_ignore_ascii_case(text) || name[..3].eq_ignore_ascii_case(text))?;
     i8::try_from(index + 1).ok()
 }

@@ -44,7 +44,10 @@ pub(super) fn parse(source: &Source, raw: &RawEvent) -> Result<Event, ParseError
     let mut draft = Draft::new(source, raw);
     if let Some(Value::Object(event)) = object.remove("Event") {
         xml::take(&mut draft, event);
-        json::take(&mut draft, object);
+        // What a shipper adds beside the event; most add nothing.
+        if !object.is_empty() {
+            json::take(&mut draft, object);
+        }
     } else if object.get("System").is_some_and(Value::is_object) {
         xml::take(&mut draft, object);
     } else if let Some(Value::Object(winlog)) = object.remove("winlog") {
@@ -89,12 +92,8 @@ fn set_utc_time(draft: &mut Draft<'_>, name: &str, value: &Value) {
 
 /// winlogbeat's shape; what else the object holds is ECS.
 fn take_winlog(draft: &mut Draft<'_>, mut winlog: Map<String, Value>) {
-    for (name, from) in [
-        ("EventID", "event_id"),
-        ("Channel", "channel"),
-        ("Provider_Name", "provider_name"),
-        ("Computer", "computer_name"),
-    ] {
+    for (name, from) in [("EventID", "event_id"), ("Channel", "channel"), ("Provider_Name", "provider_name"), ("Computer", "computer_name")]
+    {
         if let Some(value) = winlog.remove(from) {
             draft.detail(name.to_owned(), value);
         }

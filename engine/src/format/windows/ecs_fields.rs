@@ -58,7 +58,6 @@ pub(super) fn fill(draft: &mut Draft<'_>, event_id: Option<i64>) {
     draft.copy(COMMON);
     if is_4688 {
         draft.copy(SECURITY_PROCESS);
-        sigma_names(draft);
     } else if !is_security {
         draft.copy(PROCESS);
     }
@@ -88,6 +87,9 @@ pub(super) fn fill(draft: &mut Draft<'_>, event_id: Option<i64>) {
         }
     }
     user(draft, event_id);
+    if is_4688 {
+        sigma_names(draft);
+    }
 }
 
 /// A loaded file: path, name and hashes.

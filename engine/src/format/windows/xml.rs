@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{set_utc_time, super::draft::Draft};
+use super::{super::draft::Draft, set_utc_time};
 
 /// Takes an `Event` element into the event.
 pub(super) fn take(draft: &mut Draft<'_>, mut event: Map<String, Value>) {
@@ -11,8 +11,6 @@ pub(super) fn take(draft: &mut Draft<'_>, mut event: Map<String, Value>) {
         Some(Value::Object(system)) => system,
         _ => Map::new(),
     };
-    // What rules rely on comes first, so that data of the same name cannot take its place.
-    let rest = core_fields(draft, system);
     match event.remove("EventData") {
         Some(Value::Object(data)) => take_data(draft, data),
         Some(Value::Null) | None => {}
@@ -21,6 +19,7 @@ pub(super) fn take(draft: &mut Draft<'_>, mut event: Map<String, Value>) {
     if let Some(Value::Object(data)) = event.remove("UserData") {
         take_user_data(draft, data);
     }
+    let rest = core_fields(draft, system);
     system_fields(draft, rest);
     for (key, value) in event {
         match (key.as_str(), value) {
@@ -37,12 +36,13 @@ pub(super) fn take(draft: &mut Draft<'_>, mut event: Map<String, Value>) {
     }
 }
 
-/// `EventID`, `Channel`, `Provider_Name`, `Computer` and the time; what is left of `System`.
+/// `EventID`, `Channel`, `Provider_Name`, `Computer` and the time; what is left of `System`. Rules rely on these, so data of the same
+/// name makes room for them.
 fn core_fields(draft: &mut Draft<'_>, mut system: Map<String, Value>) -> Map<String, Value> {
     if let Some(value) = system.remove("EventID") {
         let (text, mut attributes) = element(value);
         if let Some(value) = text {
-            draft.detail("EventID".to_owned(), value);
+            draft.claim_detail("EventID", value);
         }
         if let Some(value) = attributes.remove("Qualifiers") {
             draft.detail("EventID_Qualifiers".to_owned(), value);
@@ -50,7 +50,7 @@ fn core_fields(draft: &mut Draft<'_>, mut system: Map<String, Value>) -> Map<Str
     }
     for name in ["Channel", "Computer"] {
         if let Some(value) = system.remove(name).and_then(|value| element(value).0) {
-            draft.detail(name.to_owned(), value);
+            draft.claim_detail(name, value);
         }
     }
     for name in ["Provider", "TimeCreated"] {
@@ -62,10 +62,10 @@ fn core_fields(draft: &mut Draft<'_>, mut system: Map<String, Value>) -> Map<Str
             continue;
         }
         for (key, value) in attributes {
-            draft.detail(format!("Provider_{key}"), value);
+            draft.claim_detail(&format!("Provider_{key}"), value);
         }
         if let Some(value) = text {
-            draft.detail("Provider_Name".to_owned(), value);
+            draft.claim_detail("Provider_Name", value);
         }
     }
     system
@@ -85,24 +85,23 @@ fn system_fields(draft: &mut Draft<'_>, system: Map<String, Value>) {
 }
 
 /// `EventData`: named fields, or `Data` elements with or without a name.
-fn take_data(draft: &mut Draft<'_>, data: Map<String, Value>) {
-    let mut unnamed = Vec::new();
-    for (key, value) in data {
-        match (key.as_str(), value) {
-            ("#attributes", Value::Object(attributes)) => {
-                for (attribute, value) in attributes {
-                    draft.detail(format!("EventData_{attribute}"), value);
-                }
-            }
-            ("Data", Value::Array(elements)) => {
-                for value in elements {
-                    data_element(draft, value, &mut unnamed);
-                }
-            }
-            ("Data", value @ Value::Object(_)) => data_element(draft, value, &mut unnamed),
-            // Numbers, texts and what has structure of its own alike.
-            (_, value) => draft.detail(key, value),
+fn take_data(draft: &mut Draft<'_>, mut data: Map<String, Value>) {
+    let attributes = data.remove("#attributes");
+    let elements = match data.remove("Data") {
+        None => Vec::new(),
+        Some(Value::Array(elements)) => elements,
+        Some(single) => vec![single],
+    };
+    draft.merge_details(data);
+
+    if let Some(Value::Object(attributes)) = attributes {
+        for (attribute, value) in attributes {
+            draft.detail(format!("EventData_{attribute}"), value);
         }
+    }
+    let mut unnamed = Vec::new();
+    for value in elements {
+        data_element(draft, value, &mut unnamed);
     }
     match unnamed.len() {
         0 => {}
