@@ -120,6 +120,13 @@ impl Rule {
         }
     }
 
+    /// Whether matches of the rule wait for each other: then a restart has to read them again. A rule that makes an alert of each match
+    /// by itself keeps nothing.
+    #[must_use]
+    pub fn keeps_state(&self) -> bool {
+        self.spec.threshold.is_some() || self.spec.suppress.is_some()
+    }
+
     /// The fields whose values tell the rule's groups apart: a threshold's `groupBy`, else a suppression's `by`.
     #[must_use]
     pub fn group_fields(&self) -> &[String] {

@@ -9,7 +9,7 @@
 
 pub mod embedded;
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -184,7 +184,7 @@ pub struct SearchResponse {
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// Writes documents of time series; returns when they are durable, a result for each in order.
-    async fn bulk(&self, documents: Vec<Document>) -> Result<Vec<ItemResult>, StoreError>;
+    async fn bulk(&self, documents: Arc<[Document]>) -> Result<Vec<ItemResult>, StoreError>;
 
     /// Writes records, each under its own condition; returns when they are durable, an outcome for each in order.
     async fn put(&self, puts: Vec<Put>) -> Result<Vec<PutOutcome>, StoreError>;

@@ -56,17 +56,15 @@ impl Group {
     fn mark_needed(&self, windows: &Windows, step: i64, range: Range<usize>, completed: i64, needed: &mut [bool]) {
         let union = self.union_range(windows, step, completed);
         let counted = union.start.saturating_add(windows.max_counted);
-        let mut last = 0;
         let mut last_values = HashSet::new();
-        for at in range.rev() {
+        for (from_end, at) in range.rev().enumerate() {
             let held = &self.held[at];
             let fills_next = windows.last_step_of(held.time) > step
-                && (last < windows.max_counted
+                && (from_end < windows.max_counted
                     || windows.distinct.is_some() && last_values.len() < windows.count && !last_values.contains(&held.value));
             if fills_next && windows.distinct.is_some() {
                 last_values.insert(held.value);
             }
-            last += 1;
             needed[at] = held.time <= completed || at < counted || held.evidence.is_some() || fills_next;
         }
     }

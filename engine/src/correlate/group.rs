@@ -219,13 +219,11 @@ impl Group {
         if windows.distinct.is_some() {
             return self.earliest_distinct(windows, start, ends);
         }
-        let mut last_of_window = start;
-        for end in ends {
+        for (last_of_window, end) in (start..).zip(ends) {
             let first_of_window = (last_of_window + 1).checked_sub(windows.count);
             if first_of_window.is_some_and(|first| windows.holds(end.time, self.held[first].time)) {
                 return Some(end.time);
             }
-            last_of_window += 1;
         }
         None
     }

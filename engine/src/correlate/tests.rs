@@ -1,6 +1,6 @@
-//! What a partition must do, without a rule set: the rules stand beside it.
+//! What a partition must do: most of it without a rule set, with the rules' specs beside it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::LazyLock};
 
 use proptest::prelude::*;
 use redoubt_crds::{Matcher, Severity, Suppression, Threshold};
@@ -8,7 +8,7 @@ use redoubt_crds::{Matcher, Severity, Suppression, Threshold};
 use super::{oracle::found, *};
 use crate::{
     event::digest,
-    rule::{Reason, RuleInfo},
+    rule::{Reason, Rule, RuleInfo},
 };
 
 const MINUTE: i64 = 60_000;
@@ -202,6 +202,63 @@ fn a_partition_is_the_same_in_every_process_and_within_range() {
         hit[usize::from(partition(&found(&number.to_string()), 16))] += 1;
     }
     assert!(hit.iter().all(|count| (50..200).contains(count)), "{hit:?}");
+}
+
+fn rule_set(rules: &[(&str, &AlertRuleSpec)]) -> Arc<RuleSet> {
+    let compile = |(name, spec): &(&str, &AlertRuleSpec)| {
+        let mut spec = (*spec).clone();
+        match &mut spec.threshold {
+            Some(threshold) => threshold.matcher.when = Some("true".into()),
+            None => spec.sigma = serde_json::from_value(SIGMA.clone()).ok(),
+        }
+        Arc::new(Rule::compile(name, &spec).unwrap_or_else(|problems| panic!("{problems:?}")))
+    };
+    Arc::new(RuleSet::new(rules.iter().map(compile).collect()))
+}
+
+static SIGMA: LazyLock<serde_json::Value> = LazyLock::new(|| {
+    serde_json::json!({
+        "title": "t", "logsource": {"product": "linux"}, "detection": {"selection": {"message": "x"}, "condition": "selection"},
+    })
+});
+
+#[test]
+fn a_match_of_an_unknown_rule_changes_nothing() {
+    let mut correlator = Correlator::new(rule_set(&[]), 10);
+
+    assert_eq!(correlator.apply(of("gone", &[], found("e1", 1))), []);
+}
+
+#[test]
+fn other_rules_take_over_what_still_fits() {
+    let two = threshold(2, "1m", None);
+    for (name, rules, expected) in [
+        ("as before", rule_set(&[("r", &two)]), 1),
+        ("counting to three", rule_set(&[("r", &threshold(3, "1m", None))]), 0),
+        ("gone", rule_set(&[]), 0),
+    ] {
+        let mut correlator = Correlator::new(rule_set(&[("r", &two)]), 10);
+        correlator.apply(of("r", &[], found("e1", 1)));
+
+        correlator.replace_rules(rules);
+
+        assert_eq!(correlator.apply(of("r", &[], found("e2", 2))).len(), expected, "{name}");
+    }
+}
+
+#[test]
+fn a_restart_tells_the_alerts_that_stand_and_goes_on_from_there() {
+    let matches = || (0..3).map(|time| of("r", &[], found(&format!("e{time}"), time)));
+    let rules = rule_set(&[("r", &threshold(2, "1m", None))]);
+    let mut correlator = Correlator::new(rules, 10);
+
+    let standing = correlator.rebuild(matches().rev());
+
+    assert_eq!(standing.iter().map(|alert| alert.event_count).collect::<Vec<_>>(), [3]);
+    assert_eq!(correlator.apply(of("r", &[], found("e1", 1))), [], "one seen before");
+    let grown = correlator.apply(of("r", &[], found("e4", 4)));
+    let [Change::Grown(alert)] = &grown[..] else { panic!("{grown:?}") };
+    assert!(alert.supersedes(&standing[0]));
 }
 
 fn shuffled_matches() -> impl Strategy<Value = Vec<Match>> {

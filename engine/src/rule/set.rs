@@ -59,6 +59,11 @@ impl RuleSet {
         self.by_name.get(name).map(|at| &self.rules[*at])
     }
 
+    /// All rules of the set.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Rule>> {
+        self.rules.iter()
+    }
+
     /// How many rules there are.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -15,8 +15,8 @@ fn windows(count: usize, window: i64, step: i64) -> Windows {
     Windows { count, distinct: None, window, step, max_counted: 1_000 }
 }
 
-fn distinct(windows: Windows) -> Windows {
-    Windows { distinct: Some("user.name".into()), ..windows }
+fn distinct(count: usize, window: i64, step: i64) -> Windows {
+    Windows { distinct: Some("user.name".into()), ..windows(count, window, step) }
 }
 
 fn with_value(found: Match, value: &str) -> Match {
@@ -153,7 +153,7 @@ fn an_event_counts_once_however_often_it_is_found() {
 
 #[test]
 fn different_values_are_counted_and_repeated_ones_are_not() {
-    let windows = distinct(windows(3, 10, 10));
+    let windows = distinct(3, 10, 10);
     let of = |values: &[&str]| -> Vec<Match> {
         values.iter().enumerate().map(|(number, value)| with_value(found(&format!("e{number}"), number as i64), value)).collect()
     };
@@ -165,7 +165,7 @@ fn different_values_are_counted_and_repeated_ones_are_not() {
 
 #[test]
 fn a_match_without_the_value_that_is_counted_does_not_count() {
-    let windows = distinct(windows(1, 10, 10));
+    let windows = distinct(1, 10, 10);
 
     assert!(written(&windows, vec![found("e1", 1)]).alerts.is_empty());
 }
@@ -282,8 +282,8 @@ fn cases(most: usize, max_counted: usize) -> impl Strategy<Value = Case> {
     let times = (5_i64..200).prop_flat_map(move |span| prop::collection::vec((0..span, 0_u8..5, 1_usize..3), 0..most));
     (numbers, times).prop_flat_map(move |((count, is_distinct, window, times_step, more_step, origin), times)| {
         let step = window * times_step + more_step;
-        let windows = Windows { count, distinct: None, window, step, max_counted };
-        let windows = if is_distinct { distinct(windows) } else { windows };
+        let shape = if is_distinct { distinct(count, window, step) } else { windows(count, window, step) };
+        let windows = Windows { max_counted, ..shape };
         let mut matches = Vec::new();
         let mut arrivals = Vec::new();
         for (number, (time, value, copies)) in times.into_iter().enumerate() {

@@ -1,0 +1,3 @@
+//! What every implementation of the two seams must do.
+
+mod broker;
