@@ -32,7 +32,7 @@ impl<'a> Found<'a> {
 
 /// The values at a dotted path. As with [`crate::event::lookup`], a key may itself hold dots; besides, an array on the way stands for each
 /// of its members.
-pub(super) fn collect<'a>(object: &'a Map<String, Value>, path: &str) -> Found<'a> {
+fn collect<'a>(object: &'a Map<String, Value>, path: &str) -> Found<'a> {
     let mut found = Found::default();
     collect_from_object(object, path, &mut found);
     found
@@ -77,7 +77,8 @@ pub(super) fn resolve<'a>(document: &'a Map<String, Value>, name: &str) -> Found
     ecs_name(name).map_or_else(Found::default, |path| leaf(document, path))
 }
 
-fn leaf<'a>(document: &'a Map<String, Value>, path: &str) -> Found<'a> {
+/// The values at a path of the document, but for an object.
+pub(super) fn leaf<'a>(document: &'a Map<String, Value>, path: &str) -> Found<'a> {
     let found = collect(document, path);
     if matches!(found.first, Some(Value::Object(_))) { Found::default() } else { found }
 }
