@@ -188,7 +188,7 @@ fn read_document(origin: &Origin, value: Value) -> Result<Option<Resource>, Vec<
     }
     let identity = Some((kind.as_str().to_owned(), name.clone()));
     let violations = redoubt_crds::validate(kind.as_str(), &value);
-    let spec = read_spec(kind, value, origin).map_err(|diagnostic| vec![Diagnostic { resource: identity.clone(), ..diagnostic }])?;
+    let spec = read_spec(kind, value, origin).map_err(|diagnostic| vec![Diagnostic { resource: identity.clone(), ..*diagnostic }])?;
     if !violations.is_empty() {
         return Err(violations
             .into_iter()
@@ -198,7 +198,7 @@ fn read_document(origin: &Origin, value: Value) -> Result<Option<Resource>, Vec<
     Ok(Some(Resource { kind, name, spec, origin: origin.clone() }))
 }
 
-fn read_spec(kind: Kind, value: Value, origin: &Origin) -> Result<Spec, Diagnostic> {
+fn read_spec(kind: Kind, value: Value, origin: &Origin) -> Result<Spec, Box<Diagnostic>> {
     Ok(match kind {
         Kind::Siem => Spec::Siem(typed::<Siem>(value, origin)?.spec),
         Kind::LogSource => Spec::LogSource(typed::<LogSource>(value, origin)?.spec),
@@ -210,11 +210,11 @@ fn read_spec(kind: Kind, value: Value, origin: &Origin) -> Result<Spec, Diagnost
 }
 
 /// A value as its type. Only where that fails is the text read a second time, by the type, for the line and column of the fault.
-fn typed<T: DeserializeOwned>(value: Value, origin: &Origin) -> Result<T, Diagnostic> {
+fn typed<T: DeserializeOwned>(value: Value, origin: &Origin) -> Result<T, Box<Diagnostic>> {
     serde_json::from_value(value).map_err(|plain| {
         let located = serde_saphyr::from_str::<T>(&origin.text).err();
         let (message, place) = located.as_ref().map_or_else(|| (plain.to_string(), (1, 1)), locate::describe);
-        refusal(origin.at(place), message)
+        Box::new(refusal(origin.at(place), message))
     })
 }
 

@@ -42,7 +42,7 @@ pub(super) fn cut(source: &Source, text: &str, file: &Path, received_millis: i64
                 body: body.to_owned(),
             }),
             Err(error) => {
-                read.refused.push(format!("{}:{}:{}: {} ({})", file.display(), error.line, error.column, error.message, error.remedy))
+                read.refused.push(format!("{}:{}:{}: {} ({})", file.display(), error.line, error.column, error.message, error.remedy));
             }
         }
     }

@@ -303,7 +303,7 @@ impl Follower {
             behind = done.is_err();
             for asker in askers {
                 // The asker may be gone.
-                let _ = asker.send(done.as_ref().map(|()| ()).map_err(|error| StoreError::Unavailable(error.to_string())));
+                let _ = asker.send(done.as_ref().copied().map_err(|error| StoreError::Unavailable(error.to_string())));
             }
             if close {
                 break;
