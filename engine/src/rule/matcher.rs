@@ -14,7 +14,7 @@ pub(super) enum Matcher {
     /// A Sigma detection.
     Sigma(Box<Sigma>),
     /// A VRL expression, and its source.
-    When(Predicate, String),
+    When(Box<Predicate>, String),
 }
 
 impl Matcher {
@@ -25,7 +25,7 @@ impl Matcher {
                 Sigma::compile(&object.0, &format!("{field}.sigma"), usage).map(|(sigma, about)| (Self::Sigma(Box::new(sigma)), about))
             }
             (None, Some(source)) => Predicate::compile(source, &format!("{field}.when"))
-                .map(|predicate| (Self::When(predicate, source.to_owned()), About::default())),
+                .map(|predicate| (Self::When(Box::new(predicate), source.to_owned()), About::default())),
             _ => Err(vec![Problem::new(field, "exactly one of sigma and when is needed", "keep one of them")]),
         }
     }

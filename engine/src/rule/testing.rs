@@ -170,7 +170,7 @@ mod tests {
     use super::*;
     use crate::rule::fixture::rule;
 
-    fn outcome(rule_value: &Value, test: Value) -> Result<(), String> {
+    fn outcome(rule_value: &Value, test: &Value) -> Result<(), String> {
         let mut value = rule_value.clone();
         value["tests"] = json!([test]);
         let [outcome] = run_tests(&rule("under-test", value)).try_into().unwrap();
@@ -212,7 +212,7 @@ mod tests {
             let mut test = test;
             test["name"] = json!("n");
 
-            assert_eq!(outcome(&rule, test.clone()), Ok(()), "{test}");
+            assert_eq!(outcome(&rule, &test), Ok(()), "{test}");
         }
     }
 
@@ -244,7 +244,7 @@ mod tests {
                 "spec.tests[0].events[0]: not a Windows event: no event id found (Event.System.EventID, winlog.event_id or EventID)",
             ),
         ] {
-            assert_eq!(outcome(&rule, test), Err(message.to_owned()));
+            assert_eq!(outcome(&rule, &test), Err(message.to_owned()));
         }
     }
 
