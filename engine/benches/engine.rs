@@ -188,7 +188,7 @@ fn verdict(what: &str, ratio: f64, limit: &str, holds: bool) {
 
 fn count_matches(plan: &Plan, events: &[RawEvent]) -> usize {
     let found = |raw: &RawEvent| match plan.process(raw) {
-        Outcome::Event { matches, .. } => matches.len(),
+        Outcome::Event { evaluation, .. } => evaluation.matches.len(),
         Outcome::Dropped { .. } | Outcome::DeadLetter { .. } => 0,
     };
     events.iter().map(found).sum()

@@ -22,7 +22,7 @@ use crate::{
     format,
     resource::{Kind, Origin, Resource, Spec},
     respond::Action,
-    rule::{self, Match, Rule, RuleSet, TestOutcome},
+    rule::{self, Evaluation, Rule, RuleSet, TestOutcome},
     source::Source,
 };
 
@@ -81,8 +81,8 @@ pub enum Outcome {
     Event {
         /// The event. Boxed, since it is by far the largest.
         event: Box<Event>,
-        /// What was found.
-        matches: Vec<Match>,
+        /// What rules made of it.
+        evaluation: Evaluation,
         /// Enrichments that failed on it.
         failures: Vec<Failure>,
     },
@@ -115,8 +115,8 @@ impl Plan {
         if let Verdict::Drop { enrichment, reason } = self.chain.run(&mut event, &mut failures) {
             return Outcome::Dropped { enrichment, reason };
         }
-        let matches = self.rules.matches(&event);
-        Outcome::Event { event: Box::new(event), matches, failures }
+        let evaluation = self.rules.evaluate(&event);
+        Outcome::Event { event: Box::new(event), evaluation, failures }
     }
 
     /// How many resources of each kind run.

@@ -24,7 +24,7 @@ use crate::{
     backoff::{Backoff, Stopped},
     batch,
     broker::{Broker, BrokerError, Delivery, Topic},
-    metrics::{AlertLabels, KindLabels, Metrics},
+    metrics::{AlertLabels, KindLabels, Metrics, RuleLabels},
     process::publish_until_taken,
     store::{Expected, Family, Put, PutOutcome, SearchRequest, Store, StoreError},
 };
@@ -115,7 +115,8 @@ impl Correlate {
                         count += 1;
                         let (state, pending) = &mut states[usize::from(partition(&found, self.partitions))];
                         // A match of the last life may have been stored and not been acted on, so what it leads to is news again.
-                        pending.note_all(state.apply(found));
+                        let received_millis = found.received_millis;
+                        pending.note(state.apply(found), received_millis);
                     }
                     Err(error) => warn!(id = hit.id, %error, "a stored match cannot be read; it is passed over"),
                 }
@@ -128,17 +129,27 @@ impl Correlate {
     }
 }
 
-/// Alerts that changed and are not written yet, each in its last state, and whether it is new to this process.
+/// Alerts that changed and are not written yet, by id.
 #[derive(Default)]
-struct Pending(BTreeMap<String, (Alert, bool)>);
+struct Pending(BTreeMap<String, Changed>);
+
+/// An alert in its last state.
+struct Changed {
+    alert: Alert,
+    /// Whether it is new to this process.
+    raised: bool,
+    /// When the event was received that changed it.
+    received_millis: i64,
+}
 
 impl Pending {
-    fn note_all(&mut self, changes: Vec<Change>) {
+    /// Notes what a match that was received at this time led to.
+    fn note(&mut self, changes: Vec<Change>, received_millis: i64) {
         for change in changes {
             let raised = matches!(change, Change::Raised(_));
             let alert = change.into_alert();
-            let raised = raised || self.0.get(&alert.id).is_some_and(|(_, raised)| *raised);
-            self.0.insert(alert.id.clone(), (alert, raised));
+            let raised = raised || self.0.get(&alert.id).is_some_and(|known| known.raised);
+            self.0.insert(alert.id.clone(), Changed { alert, raised, received_millis });
         }
     }
 }
@@ -196,7 +207,8 @@ impl Partition {
         let before = self.state.overflow();
         let mut pending = Pending::default();
         for found in matches {
-            pending.note_all(self.state.apply(found));
+            let received_millis = found.received_millis;
+            pending.note(self.state.apply(found), received_millis);
         }
         let after = self.state.overflow();
         for (kind, count) in [("groups", after.groups - before.groups), ("matches", after.matches - before.matches)] {
@@ -210,11 +222,11 @@ impl Partition {
     /// Writes alerts, and announces every one that this process raised, whether or not an earlier life of it had written the record
     /// already: only the receiver knows whether the announcement came through.
     async fn write_and_announce(&mut self, pending: Pending, shutdown: &CancellationToken) -> Result<(), String> {
-        let mut alerts: Vec<(Alert, bool)> = pending.0.into_values().collect();
-        let news: Vec<Alert> = alerts.iter().filter(|(_, raised)| *raised).map(|(alert, _)| alert.clone()).collect();
+        let mut alerts: Vec<Changed> = pending.0.into_values().collect();
+        let news: Vec<Alert> = alerts.iter().filter(|changed| changed.raised).map(|changed| changed.alert.clone()).collect();
         let mut backoff = Backoff::default();
         while !alerts.is_empty() {
-            let puts = alerts.iter().map(|(alert, _)| self.put(alert)).collect();
+            let puts = alerts.iter().map(|changed| self.put(&changed.alert)).collect();
             let outcomes = match self.role.store.put(puts).await {
                 Ok(outcomes) => outcomes,
                 Err(error) => {
@@ -223,9 +235,8 @@ impl Partition {
                     continue;
                 }
             };
-            let settled =
-                alerts.into_iter().zip(outcomes).filter_map(|(alert, outcome)| (!self.settle(&alert.0, outcome)).then_some(alert));
-            alerts = settled.collect();
+            let unsettled = alerts.into_iter().zip(outcomes);
+            alerts = unsettled.filter_map(|(changed, outcome)| (!self.settle(&changed, outcome)).then_some(changed)).collect();
         }
         if self.versions.len() > MAX_VERSIONS {
             self.versions.clear();
@@ -247,18 +258,21 @@ impl Partition {
         }
     }
 
-    fn count(&self, alert: &Alert) {
-        let rule: Arc<str> = Arc::from(alert.rule.name.as_str());
+    fn count(&self, changed: &Changed) {
+        let rule: Arc<str> = Arc::from(changed.alert.rule.name.as_str());
         let metrics = &self.role.metrics;
-        metrics.alerts.get_or_create(&AlertLabels { rule: Arc::clone(&rule), severity: alert.severity.as_str() }).inc();
+        let waited_millis = (self.role.now_millis)().saturating_sub(changed.received_millis);
+        metrics.event_to_alert_seconds.get_or_create(&RuleLabels { rule: Arc::clone(&rule) }).observe(waited_millis as f64 / 1000.0);
+        metrics.alerts.get_or_create(&AlertLabels { rule, severity: changed.alert.severity.as_str() }).inc();
     }
 
     /// Takes note of an outcome. Returns false when the write must be tried again on top of what is there.
-    fn settle(&mut self, alert: &Alert, outcome: PutOutcome) -> bool {
+    fn settle(&mut self, changed: &Changed, outcome: PutOutcome) -> bool {
+        let alert = &changed.alert;
         match outcome {
             PutOutcome::Written(version) => {
                 if self.versions.insert(alert.id.clone(), version).is_none() {
-                    self.count(alert);
+                    self.count(changed);
                 }
                 true
             }

@@ -186,6 +186,10 @@ pub struct Metrics {
     pub unparsed_values: Family<SourceLabels, Counter>,
     /// Matches of rules with events.
     pub matches: Family<RuleLabels, Counter>,
+    /// Matches that an exception of their rule took out.
+    pub matches_excepted: Counter,
+    /// Expressions of rules that failed on an event: the rule did not match, or the exception did not hold.
+    pub rule_failures: Counter,
     /// Alerts raised; growth of an alert is not counted again.
     pub alerts: Family<AlertLabels, Counter>,
     /// Bounds of correlation that were reached.
@@ -232,6 +236,8 @@ impl Metrics {
             enrichment_failures: register(r, "enrichment_failures", "Enrichments that failed on an event", Family::default()),
             unparsed_values: register(r, "unparsed_values", "Values that did not fit their field and stayed text", Family::default()),
             matches: register(r, "matches", "Matches of rules with events", Family::default()),
+            matches_excepted: register(r, "matches_excepted", "Matches that an exception took out", Counter::default()),
+            rule_failures: register(r, "rule_failures", "Expressions of rules that failed on an event", Counter::default()),
             alerts: register(r, "alerts", "Alerts raised", Family::default()),
             correlate_overflow: register(r, "correlate_overflow", "Bounds of correlation that were reached", Family::default()),
             responses: register(r, "responses", "Responses to alerts", Family::default()),

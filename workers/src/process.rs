@@ -214,6 +214,10 @@ struct Worked {
     matches: Vec<Match>,
     /// Events that cannot be taken, by index in the message, with the reason.
     unreadable: Vec<(usize, String)>,
+    /// Matches that an exception took out.
+    excepted: u64,
+    /// Expressions of rules that came to no answer.
+    failed: u64,
     /// To be counted when all is safe.
     tallies: Vec<Tally>,
     /// The source and end of each event.
@@ -270,12 +274,14 @@ impl Worked {
                 self.tallies.push(Tally::DeadLettered { reason: "not readable" });
                 End::DeadLettered
             }
-            Outcome::Event { event, matches, failures } => {
+            Outcome::Event { event, evaluation, failures } => {
                 self.tallies.extend(failures.into_iter().map(|failure| Tally::EnrichmentFailed { enrichment: failure.enrichment }));
                 if has_tag(&event, UNPARSED_TAG) {
                     self.tallies.push(Tally::Unparsed { source: Arc::clone(&raw.source) });
                 }
-                for found in matches {
+                self.excepted += evaluation.excepted;
+                self.failed += evaluation.failed;
+                for found in evaluation.matches {
                     self.tallies.push(Tally::Matched { rule: Arc::clone(&found.rule) });
                     if plan.rules.get(&found.rule).is_some_and(|rule| rule.keeps_state()) {
                         self.documents.push(match_document(&found));
@@ -308,6 +314,8 @@ impl Worked {
         for (source, end) in self.ends {
             metrics.events_processed.get_or_create(&ProcessLabels { source, outcome: end.as_str() }).inc();
         }
+        metrics.matches_excepted.inc_by(self.excepted);
+        metrics.rule_failures.inc_by(self.failed);
         for tally in self.tallies {
             match tally {
                 Tally::Dropped { enrichment, reason } => {

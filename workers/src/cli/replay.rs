@@ -93,12 +93,12 @@ impl Replay {
                     tally.dead_letters += 1;
                     anstream::eprintln!("{} {}: {reason}", styled(print::RED, "dead letter:"), raw.id);
                 }
-                Outcome::Event { matches, failures, .. } => {
+                Outcome::Event { evaluation, failures, .. } => {
                     for failure in failures {
                         tally.failures += 1;
                         anstream::eprintln!("{} Enrichment/{}: {}", styled(print::YELLOW, "failed:"), failure.enrichment, failure.message);
                     }
-                    for found in matches {
+                    for found in evaluation.matches {
                         let keeps_state = plan.rules.get(&found.rule).is_some_and(|rule| rule.keeps_state());
                         for alert in correlator.apply(found).into_iter().map(Change::into_alert) {
                             if keeps_state {

@@ -145,7 +145,7 @@ impl Site {
 
     /// The next events of the queue, so many of them; they are acknowledged.
     pub(crate) async fn take(&self, count: usize) -> Vec<RawEvent> {
-        take(&*self.broker, count).await
+        take(&self.broker, count).await
     }
 
     /// Bytes in the queue.
