@@ -1,5 +1,7 @@
 //! Sigma rule files made into AlertRules, the rule word for word.
 
+use std::borrow::Cow;
+
 use redoubt_crds::{AlertRule, AlertRuleSpec, Object};
 use serde::Deserialize as _;
 use serde_json::{Map, Value, json};
@@ -136,8 +138,20 @@ pub fn to_yaml(rule: &AlertRule) -> String {
     document.insert("metadata".into(), ordered(&Value::Object(metadata), &["name"], &[]));
     document.insert("spec".into(), spec_yaml(&rule.spec));
     // A tree of texts, numbers, lists and maps with text keys has a YAML form.
-    text.push_str(&serde_yaml::to_string(&document).unwrap_or_default());
+    for line in serde_yaml::to_string(&document).unwrap_or_default().lines() {
+        text.push_str(&with_quoted_infinity(line));
+        text.push('\n');
+    }
     text
+}
+
+/// Quotes a text such as `530065006e0073006500`: hexadecimal that reads as a number too large for any float. The writer sees a text in it,
+/// readers of YAML (kubectl's among them) see infinity, which JSON has no word for.
+fn with_quoted_infinity(line: &str) -> Cow<'_, str> {
+    let start = line.rfind([' ', ':']).map_or(0, |at| at + 1);
+    let value = &line[start..];
+    let too_large = value.starts_with(|c: char| c.is_ascii_digit()) && value.parse::<f64>().is_ok_and(f64::is_infinite);
+    if too_large { Cow::Owned(format!("{}'{value}'", &line[..start])) } else { Cow::Borrowed(line) }
 }
 
 fn spec_yaml(spec: &AlertRuleSpec) -> serde_yaml::Value {

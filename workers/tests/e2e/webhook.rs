@@ -46,7 +46,7 @@ spec:
   sigma:
     title: Any event
     logsource: {{product: test}}
-    detection: {{any: {{n: '*'}}, condition: any}}
+    detection: {{numbered: {{n: '*'}}, condition: numbered}}
 ---
 apiVersion: redoubt.dev/v1alpha1
 kind: ResponseAction
