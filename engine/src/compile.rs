@@ -13,7 +13,7 @@ use std::{
     sync::Arc,
 };
 
-use redoubt_crds::{ResponseActionSpec, SiemSpec};
+use redoubt_crds::{IngestSpec, ResponseActionSpec, SiemSpec};
 
 use crate::{
     diagnostic::{Diagnostic, Level, Problem},
@@ -31,8 +31,11 @@ use crate::{
 pub struct Input {
     /// What could be read.
     pub resources: Vec<Resource>,
-    /// Files of which some document could not be read: a resource that came from one of them before has not been deleted.
-    pub incomplete_files: BTreeSet<Arc<PathBuf>>,
+    /// Resources that are there and could not be read: their last good versions go on.
+    pub refused: BTreeSet<(Kind, String)>,
+    /// Files of which some document could not be read at all, and folders that could not be looked into: a resource that came from one
+    /// of them before has not been deleted.
+    pub incomplete_paths: BTreeSet<PathBuf>,
     /// Bytes that resources refer to by path.
     pub assets: Assets,
 }
@@ -156,7 +159,7 @@ pub fn compile(input: &Input, previous: Option<&Plan>) -> Compiled {
     for (key, resource) in compiler.unique(&input.resources) {
         compiler.add(key, resource);
     }
-    compiler.keep_unread(&input.incomplete_files);
+    compiler.keep_unread(input);
     compiler.finish()
 }
 
@@ -169,22 +172,27 @@ struct Compiler<'a> {
 }
 
 impl<'a> Compiler<'a> {
-    /// The resources by kind and name, those that others depend on first. Of two with one name the first stands.
+    /// The resources by kind and name, those that others depend on first. Of two that cannot both be, the first stands; of the second
+    /// the last good version goes on, where there is one.
     fn unique(&mut self, resources: &'a [Resource]) -> BTreeMap<(Kind, String), &'a Resource> {
         let mut unique: BTreeMap<(Kind, String), &Resource> = BTreeMap::new();
         let mut siem: Option<&Resource> = None;
-        let mut ports: BTreeMap<(&str, u16), &str> = BTreeMap::new();
+        let mut ports = Ports::new(resources);
         for resource in resources {
             let key = (resource.kind, resource.name.clone());
-            let clash = match (unique.get(&key), siem) {
+            let first_of_name = unique.get(&key);
+            let clash = match (first_of_name, siem) {
                 (Some(first), _) => Some(("metadata.name", format!("{}/{} is declared before, at {}", key.0, key.1, place(first)))),
                 (None, Some(first)) if resource.kind == Kind::Siem => {
                     Some(("kind", format!("there can be one Siem, and Siem/{} is declared at {}", first.name, place(first))))
                 }
-                _ => port_clash(resource, &mut ports),
+                _ => ports.claim(resource),
             };
             if let Some((field, message)) = clash {
                 self.report(Level::Error, resource, Problem::new(field, message, "take one of them away, or change it"));
+                if first_of_name.is_none() {
+                    self.keep(&key);
+                }
                 continue;
             }
             if resource.kind == Kind::Siem {
@@ -206,13 +214,10 @@ impl<'a> Compiler<'a> {
                 self.live.insert(key, live);
             }
             Err(problems) => {
-                let last_good = self.previous.and_then(|plan| plan.live.get(&key)).cloned();
                 for problem in problems {
                     self.report(Level::Error, resource, problem);
                 }
-                if let Some(live) = last_good {
-                    self.live.insert(key, live);
-                }
+                self.keep(&key);
             }
         }
     }
@@ -291,12 +296,20 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    /// Takes over what came from a file that is now broken: it has not been deleted, it cannot be read.
-    fn keep_unread(&mut self, incomplete: &BTreeSet<Arc<PathBuf>>) {
+    /// Goes on with the last good version of a resource, if there is one.
+    fn keep(&mut self, key: &(Kind, String)) {
+        if let Some(live) = self.previous.and_then(|plan| plan.live.get(key)) {
+            self.live.entry(key.clone()).or_insert_with(|| live.clone());
+        }
+    }
+
+    /// Goes on with what has not been deleted, but cannot be read.
+    fn keep_unread(&mut self, input: &Input) {
         let Some(previous) = self.previous else { return };
         for (key, live) in &previous.live {
-            if incomplete.contains(&live.file) && !self.live.contains_key(key) {
-                self.live.insert(key.clone(), live.clone());
+            let unread = input.refused.contains(key) || input.incomplete_paths.iter().any(|path| live.file.starts_with(path));
+            if unread {
+                self.keep(key);
             }
         }
     }
@@ -360,17 +373,33 @@ fn place(resource: &Resource) -> String {
     origin.locate(&Problem::new("metadata.name", "", "")).to_string()
 }
 
-/// A port of a LogSource that another one listens on already.
-fn port_clash<'r>(resource: &'r Resource, ports: &mut BTreeMap<(&'static str, u16), &'r str>) -> Option<(&'static str, String)> {
-    let Spec::LogSource(spec) = &resource.spec else { return None };
-    let syslog = spec.syslog.as_ref()?;
-    let wanted = [("udp", "spec.syslog.udpPort", syslog.udp_port), ("tcp", "spec.syslog.tcpPort", syslog.tcp_port)];
-    for (protocol, field, port) in wanted {
-        let Some(port) = port else { continue };
-        if let Some(owner) = ports.get(&(protocol, port)) {
-            return Some((field, format!("{protocol} port {port} belongs to LogSource/{owner}")));
-        }
-        ports.insert((protocol, port), &resource.name);
+/// Who listens on which port.
+struct Ports<'r>(BTreeMap<(&'static str, u16), (Kind, &'r str)>);
+
+impl<'r> Ports<'r> {
+    /// The HTTP listener's port is taken from the start.
+    fn new(resources: &'r [Resource]) -> Self {
+        let siem = resources.iter().find_map(|resource| match &resource.spec {
+            Spec::Siem(spec) => Some((spec.ingest.port, resource.name.as_str())),
+            _ => None,
+        });
+        let (port, name) = siem.unwrap_or((IngestSpec::default().port, "default"));
+        Self(BTreeMap::from([(("tcp", port), (Kind::Siem, name))]))
     }
-    None
+
+    /// Takes a LogSource's ports, all or none; tells the field and the owner of one that is taken.
+    fn claim(&mut self, resource: &'r Resource) -> Option<(&'static str, String)> {
+        let Spec::LogSource(spec) = &resource.spec else { return None };
+        let syslog = spec.syslog.as_ref()?;
+        let udp = syslog.udp_port.map(|port| (("udp", port), "spec.syslog.udpPort"));
+        let tcp = syslog.tcp_port.map(|port| (("tcp", port), "spec.syslog.tcpPort"));
+        let wanted: Vec<_> = udp.into_iter().chain(tcp).collect();
+        for ((protocol, port), field) in &wanted {
+            if let Some((kind, owner)) = self.0.get(&(*protocol, *port)) {
+                return Some((field, format!("{protocol} port {port} belongs to {kind}/{owner}")));
+            }
+        }
+        self.0.extend(wanted.into_iter().map(|(key, _)| (key, (resource.kind, resource.name.as_str()))));
+        None
+    }
 }

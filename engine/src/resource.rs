@@ -118,6 +118,8 @@ pub struct File {
     pub resources: Vec<Resource>,
     /// What could not.
     pub diagnostics: Vec<Diagnostic>,
+    /// Resources whose names are known and whose specs make no sense: they are there, and not in `resources`.
+    pub refused: Vec<(Kind, String)>,
     /// Whether some document could not be read so far that its name is known: resources of this file may be missing from `resources`.
     pub incomplete: bool,
 }
@@ -136,7 +138,12 @@ pub fn read(path: &Path, text: &str) -> File {
         match read {
             Ok(resource) => file.resources.extend(resource),
             Err(found) => {
-                file.incomplete |= found.iter().any(|diagnostic| diagnostic.resource.is_none());
+                for diagnostic in &found {
+                    match &diagnostic.resource {
+                        Some((kind, name)) => file.refused.extend(Kind::of(kind).map(|kind| (kind, name.clone()))),
+                        None => file.incomplete = true,
+                    }
+                }
                 file.diagnostics.extend(found);
             }
         }

@@ -31,6 +31,9 @@ const POLL: Duration = Duration::from_secs(30);
 /// Largest file that is read as resources, in bytes.
 const MAX_FILE: u64 = 64 << 20;
 
+/// Largest GeoIP database that is read, in bytes.
+const MAX_DATABASE: u64 = 1 << 30;
+
 /// What was read, and what could not be.
 #[derive(Debug, Default)]
 pub struct Loaded {
@@ -46,10 +49,7 @@ pub fn load(paths: &[PathBuf]) -> Loaded {
     let mut loaded = Loaded::default();
     let mut files = Vec::new();
     for path in paths {
-        if let Err(error) = find_files(path, &mut files) {
-            loaded.diagnostics.push(unreadable(path, &error));
-            loaded.input.incomplete_files.insert(Arc::new(path.clone()));
-        }
+        loaded.find_files(path, &mut files);
     }
     files.sort();
     files.dedup();
@@ -58,15 +58,13 @@ pub fn load(paths: &[PathBuf]) -> Loaded {
             Ok(text) => {
                 let file = resource::read(&path, &text);
                 if file.incomplete {
-                    loaded.input.incomplete_files.insert(Arc::new(path));
+                    loaded.input.incomplete_paths.insert(path);
                 }
                 loaded.input.resources.extend(file.resources);
+                loaded.input.refused.extend(file.refused);
                 loaded.diagnostics.extend(file.diagnostics);
             }
-            Err(error) => {
-                loaded.diagnostics.push(unreadable(&path, &error));
-                loaded.input.incomplete_files.insert(Arc::new(path));
-            }
+            Err(error) => loaded.unreadable(&path, &error),
         }
     }
     loaded.input.assets = read_assets(&loaded.input.resources);
@@ -87,22 +85,39 @@ fn compile_loaded(loaded: &Loaded, previous: Option<&Plan>) -> Compiled {
     compiled
 }
 
-fn find_files(path: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
-    if path.is_file() {
-        files.push(path.to_owned());
-        return Ok(());
-    }
-    for entry in std::fs::read_dir(path)? {
-        let inner = entry?.path();
-        let hidden = inner.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        let yaml = inner.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
-        if inner.is_dir() && !hidden {
-            find_files(&inner, files)?;
-        } else if yaml && !hidden {
-            files.push(inner);
+impl Loaded {
+    /// Finds the files below a path. What cannot be looked into is noted; the search goes on beside it.
+    fn find_files(&mut self, path: &Path, files: &mut Vec<PathBuf>) {
+        if path.is_file() {
+            files.push(path.to_owned());
+            return;
+        }
+        let entries = match std::fs::read_dir(path).and_then(Iterator::collect::<io::Result<Vec<_>>>) {
+            Ok(entries) => entries,
+            Err(error) => return self.unreadable(path, &error),
+        };
+        for inner in entries.into_iter().map(|entry| entry.path()) {
+            let hidden = inner.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+            let yaml = inner.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
+            if inner.is_dir() && !hidden {
+                self.find_files(&inner, files);
+            } else if yaml && !hidden {
+                files.push(inner);
+            }
         }
     }
-    Ok(())
+
+    fn unreadable(&mut self, path: &Path, error: &io::Error) {
+        self.input.incomplete_paths.insert(path.to_owned());
+        self.diagnostics.push(Diagnostic {
+            level: Level::Error,
+            resource: None,
+            location: Location { file: Arc::new(path.to_owned()), line: 1, column: 1 },
+            field: String::new(),
+            message: format!("cannot be read: {error}"),
+            remedy: "name a file, or a folder with .yaml files, that this user may read".to_owned(),
+        });
+    }
 }
 
 fn read_text(path: &Path) -> io::Result<String> {
@@ -120,7 +135,7 @@ fn read_assets(resources: &[Resource]) -> Assets {
         let Spec::Enrichment(spec) = &resource.spec else { continue };
         let Some(geoip) = &spec.geoip else { continue };
         for path in [&geoip.city, &geoip.asn].into_iter().flatten() {
-            match std::fs::read(path) {
+            match read_database(Path::new(path)) {
                 Ok(bytes) => drop(assets.insert(PathBuf::from(path), Arc::from(bytes))),
                 Err(error) => warn!(path, %error, "a GeoIP database cannot be read"),
             }
@@ -129,15 +144,12 @@ fn read_assets(resources: &[Resource]) -> Assets {
     assets
 }
 
-fn unreadable(path: &Path, error: &io::Error) -> Diagnostic {
-    Diagnostic {
-        level: Level::Error,
-        resource: None,
-        location: Location { file: Arc::new(path.to_owned()), line: 1, column: 1 },
-        field: String::new(),
-        message: format!("cannot be read: {error}"),
-        remedy: "name a file, or a folder with .yaml files, that this user may read".to_owned(),
+fn read_database(path: &Path) -> io::Result<Vec<u8>> {
+    let found = std::fs::metadata(path)?;
+    if !found.is_file() || found.len() > MAX_DATABASE {
+        return Err(io::Error::other(format!("not a file of at most {MAX_DATABASE} bytes")));
     }
+    std::fs::read(path)
 }
 
 /// Resources that are watched for changes.
@@ -235,7 +247,8 @@ fn same(a: &Loaded, b: &Loaded) -> bool {
     let says = |a: &Resource, b: &Resource| (a.kind, &a.name, &a.spec, &a.origin.file) == (b.kind, &b.name, &b.spec, &b.origin.file);
     let (one, other) = (&a.input, &b.input);
     a.diagnostics == b.diagnostics
-        && one.incomplete_files == other.incomplete_files
+        && one.incomplete_paths == other.incomplete_paths
+        && one.refused == other.refused
         && one.assets == other.assets
         && one.resources.len() == other.resources.len()
         && one.resources.iter().zip(&other.resources).all(|(a, b)| says(a, b))

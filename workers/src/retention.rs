@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Result;
-use redoubt_engine::compile::Plan;
+use redoubt_engine::{compile::Plan, correlate::hold_millis};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -39,16 +39,20 @@ impl Retention {
     }
 
     async fn delete_old(&self) {
-        let retention = self.plan.borrow().siem.retention.clone();
+        let plan = Arc::clone(&self.plan.borrow());
+        let retention = &plan.siem.retention;
+        // A restart reads back what may still count, so matches stay for as long as some rule holds them.
+        let longest_hold = plan.rules.iter().filter(|rule| rule.keeps_state()).map(|rule| hold_millis(&rule.spec)).max().unwrap_or(0);
         for family in Family::ALL {
-            let kept = match family {
-                Family::Events | Family::Matches => retention.events,
-                Family::Alerts | Family::Responses => retention.alerts,
-                Family::DeadLetters => retention.dead_letters,
+            let kept_millis = match family {
+                Family::Events => retention.events.as_millis(),
+                Family::Matches => retention.events.as_millis().max(longest_hold),
+                Family::Alerts | Family::Responses => retention.alerts.as_millis().max(longest_hold),
+                Family::DeadLetters => retention.dead_letters.as_millis(),
             };
-            match self.store.delete_older_than(family, (self.now_millis)().saturating_sub(kept.as_millis())).await {
+            match self.store.delete_older_than(family, (self.now_millis)().saturating_sub(kept_millis)).await {
                 Ok(0) => {}
-                Ok(deleted) => info!(%family, deleted, %kept, "deleted what is older than its retention"),
+                Ok(deleted) => info!(%family, deleted, "deleted what is older than its retention"),
                 Err(error) => warn!(%family, %error, "what is older than its retention could not be deleted; trying again later"),
             }
         }

@@ -47,8 +47,9 @@ fn input(files: &[(&str, &str)]) -> Input {
     for (name, text) in files {
         let file = read(Path::new(name), text);
         if file.incomplete {
-            input.incomplete_files.insert(Arc::new(PathBuf::from(name)));
+            input.incomplete_paths.insert(PathBuf::from(name));
         }
+        input.refused.extend(file.refused);
         input.resources.extend(file.resources);
     }
     input
@@ -97,6 +98,41 @@ fn a_file_that_stops_being_yaml_has_not_deleted_what_it_held() {
 
     assert_eq!(field(&second.plan, "{}", "colour").as_deref(), Some("red"));
     assert_eq!(field(&third.plan, "{}", "colour"), None);
+}
+
+#[test]
+fn a_resource_whose_spec_makes_no_sense_any_more_keeps_its_last_good_version() {
+    let first = compile(&input(&[("a.yaml", SOURCE), ("b.yaml", &enrichment(".colour = \"red\""))]), None);
+    let nonsense = "\napiVersion: redoubt.dev/v1alpha1\nkind: Enrichment\nmetadata: {name: paint}\nspec: {order: many}\n";
+
+    let second = compile(&input(&[("a.yaml", SOURCE), ("b.yaml", nonsense)]), Some(&first.plan));
+
+    assert_eq!(field(&second.plan, "{}", "colour").as_deref(), Some("red"));
+}
+
+#[test]
+fn a_folder_that_cannot_be_looked_into_has_not_deleted_what_is_below_it() {
+    let first = compile(&input(&[("a.yaml", SOURCE), ("rules/b.yaml", &enrichment(".colour = \"red\""))]), None);
+    let mut unreadable = input(&[("a.yaml", SOURCE)]);
+    unreadable.incomplete_paths.insert(PathBuf::from("rules"));
+
+    let second = compile(&unreadable, Some(&first.plan));
+
+    assert_eq!(field(&second.plan, "{}", "colour").as_deref(), Some("red"));
+}
+
+#[test]
+fn a_source_that_wants_a_taken_port_keeps_its_old_one() {
+    let syslog = |name: &str, port: u16| {
+        format!("apiVersion: redoubt.dev/v1alpha1\nkind: LogSource\nmetadata: {{name: {name}}}\nspec: {{syslog: {{tcpPort: {port}}}}}\n")
+    };
+    let first = compile(&input(&[("a.yaml", &syslog("one", 514)), ("b.yaml", &syslog("two", 515))]), None);
+
+    let second = compile(&input(&[("a.yaml", &syslog("one", 514)), ("b.yaml", &syslog("two", 8080))]), Some(&first.plan));
+
+    let port = second.plan.sources["two"].spec.syslog.as_ref().and_then(|syslog| syslog.tcp_port);
+    assert_eq!(port, Some(515));
+    assert!(messages(&second)[0].contains("tcp port 8080 belongs to Siem/default"), "{:?}", messages(&second));
 }
 
 #[test]

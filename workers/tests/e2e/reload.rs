@@ -40,10 +40,15 @@ async fn a_changed_rule_is_live_and_a_broken_one_keeps_its_last_good_version() {
     send(&siem, "green").await;
     siem.until("green raises an alert", async || siem.count(Family::Alerts, "").await == 2).await;
 
-    siem.write("rule.yaml", &rule("{blue").replace("colour}}", "colour}"));
-    siem.until_logged("rule.yaml:").await;
+    siem.write("rule.yaml", "kind: [not yaml");
+    siem.until_logged("not readable as YAML").await;
     send(&siem, "green").await;
     siem.until("green still raises alerts", async || siem.count(Family::Alerts, "").await == 3).await;
+
+    siem.write("rule.yaml", &rule("green").replace("spec:", "spec:\n  severity: enormous"));
+    siem.until_logged("rule.yaml:6:").await;
+    send(&siem, "green").await;
+    siem.until("green raises alerts yet", async || siem.count(Family::Alerts, "").await == 4).await;
     siem.stop();
 }
 
