@@ -7,7 +7,7 @@ CARGO ?= cargo
 DATA ?= data
 RELEASE := $(or $(CARGO_TARGET_DIR),target)/release/redoubt
 
-.PHONY: help setup run attack test lint unit bench fuzz generate clean
+.PHONY: help setup run attack test lint unit bench generate clean
 
 help: ## Say what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -32,7 +32,7 @@ lint:
 unit:
 	$(CARGO) test --workspace --locked
 
-bench: setup ## Measure: the engine beside bare rule matching, the whole path, the accept path
+bench: setup ## Measure the engine beside bare rule matching, and the whole path from HTTP to the store (needs the corpora)
 	$(CARGO) bench --workspace --locked --bench engine
 	$(CARGO) bench --workspace --locked --bench pipeline
 

@@ -212,10 +212,11 @@ pub struct RuleTest {
     /// How the events are written. Defaults to `json`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<Format>,
-    /// The Sigma logsource of the events, where the format does not tell it. Defaults to the rule's own.
+    /// The Sigma logsource of the events, where the format does not tell it. Defaults to the rule's own. With the formats `windows`, `zeek`
+    /// and `cloudtrail` it is what the format tells of each event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logsource: Option<SigmaLogsource>,
-    /// The events, in the order of their arrival.
+    /// The events, in the order of their arrival. One in the formats `syslog` and `cef` is written `{raw: "the line"}`.
     #[schemars(length(min = 1, max = 1000))]
     pub events: Vec<Object>,
     /// What must come of them.

@@ -26,13 +26,13 @@ pub struct SiemSpec {
     /// How events come in.
     #[serde(default)]
     pub ingest: IngestSpec,
-    /// How matches are brought together into alerts.
+    /// How matches are brought together into alerts. A change takes effect with the next start.
     #[serde(default)]
     pub correlate: CorrelateSpec,
-    /// The queue between the roles.
+    /// The queue between the roles. A change takes effect with the next start.
     #[serde(default)]
     pub broker: BrokerSpec,
-    /// Where events and alerts are kept.
+    /// Where events and alerts are kept. A change takes effect with the next start.
     #[serde(default)]
     pub store: StoreSpec,
     /// How long what is stored stays.
@@ -94,7 +94,7 @@ pub struct BrokerSpec {
     /// Bytes of unprocessed events that may queue; past it senders are told to come back later.
     #[schemars(range(min = 1_048_576, max = 1_125_899_906_842_624_u64))]
     pub max_bytes: u64,
-    /// How often a batch may be handed out without success before it is set aside as a dead letter.
+    /// How often a batch may be handed out without success before it is set aside as a dead message.
     #[schemars(range(min = 1, max = 1000))]
     pub delivery_limit: u32,
 }

@@ -2,7 +2,7 @@
 //!
 //! One [`Metrics`] is made at start and handed to the roles as an `Arc`; each field is a family that the role counts on directly. A
 //! label's values are names of declared resources or constants of the code, never anything that a sender writes: what arrives from
-//! outside cannot make series grow. Names and labels are an interface; `docs/` and dashboards rely on them.
+//! outside cannot make series grow. Names and labels are an interface; `docs/metrics.md` and dashboards rely on them.
 //!
 //! ```text
 //! redoubt_ingest_events_total{result="accepted"}
@@ -85,7 +85,7 @@ pub struct DropLabels {
 /// Labels of families that are told apart by a class of reasons that the code names.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ReasonLabels {
-    /// The class, such as `parse` or `store`.
+    /// The class: `not readable` or `refused by the store`.
     pub reason: &'static str,
 }
 
@@ -115,7 +115,7 @@ pub struct AlertLabels {
 /// Labels of families that are told apart by a kind that the code names.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct KindLabels {
-    /// What overflowed, such as `groups` or `late`.
+    /// What overflowed: `groups` or `matches`.
     pub kind: &'static str,
 }
 
@@ -124,7 +124,7 @@ pub struct KindLabels {
 pub struct ResponseLabels {
     /// Name of the ResponseAction.
     pub action: Arc<str>,
-    /// How it ended, such as `done`, `failed` or `dry_run`.
+    /// How it ended: `succeeded`, `failed` or `dry-run`.
     pub result: &'static str,
 }
 
@@ -140,7 +140,7 @@ pub struct QueueLabels {
 /// Labels of [`Metrics::reloads`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ResultLabels {
-    /// `ok` or `failed`.
+    /// `clean`, or `with_errors` if a resource was refused.
     pub result: &'static str,
 }
 
@@ -303,7 +303,7 @@ mod tests {
         metrics.queue_bytes.get_or_create(&QueueLabels { topic: "matches-1".into(), subscription: "correlate" }).set(9);
         metrics.store_bulk_seconds.observe(0.5);
         metrics.event_to_alert_seconds.get_or_create(&RuleLabels { rule: "brute-force".into() }).observe(2.0);
-        metrics.reloads.get_or_create(&ResultLabels { result: "ok" }).inc();
+        metrics.reloads.get_or_create(&ResultLabels { result: "clean" }).inc();
         let page = metrics.encode();
 
         for line in [
@@ -312,7 +312,7 @@ mod tests {
             r#"redoubt_queue_bytes{topic="matches-1",subscription="correlate"} 9"#,
             "redoubt_store_bulk_seconds_count 1",
             r#"redoubt_event_to_alert_seconds_count{rule="brute-force"} 1"#,
-            r#"redoubt_reload_total{result="ok"} 1"#,
+            r#"redoubt_reload_total{result="clean"} 1"#,
             "# EOF",
         ] {
             assert!(page.lines().any(|found| found == line), "{line} is missing from:\n{page}");

@@ -5,8 +5,8 @@
 //! 429  {"accepted":0,"error":"...","remedy":"..."}      with Retry-After
 //! ```
 //!
-//! One rule holds for every answer but the first: nothing of the request was taken, so it may be sent again as it is when the answer
-//! has a `Retry-After`, and must be mended first when it has none.
+//! One rule holds for every answer but the first: the request may be sent again as it is when the answer has a `Retry-After`, and must be
+//! mended first when it has none. Nothing of it was taken; only after a failure inside (500) is that not certain.
 
 use std::time::Duration;
 
@@ -94,8 +94,8 @@ impl RequestError {
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Quota { wait, .. } | Self::Full(_, wait) => Some(*wait),
-            Self::Body(BodyError::Busy | BodyError::TimedOut) | Self::Unavailable(_) => Some(SOON),
-            Self::Unchecked(_) => Some(LATER),
+            Self::Body(BodyError::Busy | BodyError::TimedOut | BodyError::Broken(_)) | Self::Unavailable(_) => Some(SOON),
+            Self::Unchecked(_) | Self::Internal => Some(LATER),
             _ => None,
         }
     }
@@ -108,7 +108,7 @@ impl RequestError {
             Self::Body(BodyError::UnknownEncoding(_)) => "use one Content-Encoding of gzip, zstd or identity".into(),
             Self::Body(BodyError::Damaged { .. }) => "check that Content-Encoding says how the body is packed, and send it whole".into(),
             Self::Body(BodyError::TimedOut) => "send a body within 5 minutes and without silences of 30 seconds".into(),
-            Self::Body(BodyError::Broken(_)) | Self::Internal => "send the request again".into(),
+            Self::Body(BodyError::Broken(_)) | Self::Internal => "send the request again after the time in Retry-After".into(),
             Self::NotUtf8 { .. } => "send JSON as UTF-8 (RFC 8259, section 8.1)".into(),
             Self::NotJson { .. } => "give the LogSource a JSON format, or post the lines to /v1/sources/NAME".into(),
             Self::Empty => "send at least one event".into(),
@@ -196,6 +196,7 @@ mod tests {
             (BrokerError::Closed.into(), 503, Some("1")),
             (BodyError::Busy.into(), 503, Some("1")),
             (BodyError::TimedOut.into(), 408, Some("1")),
+            (RequestError::Internal, 500, Some("10")),
             (BodyError::TooLarge { limit: 1 }.into(), 413, None),
             (BodyError::UnknownEncoding("br".into()).into(), 415, None),
             (RequestError::Unauthenticated, 401, None),

@@ -16,6 +16,7 @@ use tantivy::{IndexWriter, Term};
 use tokio::sync::oneshot;
 use tracing::warn;
 
+use super::contained;
 use super::document::Prepared;
 use super::partition::{Partition, index_failed, remove_folder, sweep, unavailable};
 use super::schema::FIELDS;
@@ -319,7 +320,7 @@ impl Follower {
     fn catch_up_all(&mut self) -> Result<(), StoreError> {
         let mut outcome = Ok(());
         for family in FAMILIES {
-            if let Err(error) = self.catch_up(family) {
+            if let Err(error) = contained(|| self.catch_up(family)) {
                 warn!(%family, %error, "the index of records is behind; trying again soon");
                 self.writers.remove(&family);
                 outcome = Err(error);
