@@ -25,7 +25,7 @@ use crate::{
     batch,
     broker::{Broker, BrokerError, Delivery, Topic},
     metrics::{AlertLabels, KindLabels, Metrics, RuleLabels},
-    process::publish_until_taken,
+    publish::publish_until_taken,
     store::{Expected, Family, Put, PutOutcome, SearchRequest, Store, StoreError},
 };
 
@@ -243,7 +243,7 @@ impl Partition {
         }
         for chunk in news.chunks(MAX_ANNOUNCED) {
             let body = batch::encode(batch::Kind::Alerts, chunk).map_err(|error| error.to_string())?;
-            publish_until_taken(&*self.role.broker, Topic::Alerts, body, shutdown).await?;
+            publish_until_taken(&*self.role.broker, Topic::Alerts, body, shutdown).await.map_err(|error| error.to_string())?;
         }
         Ok(())
     }
