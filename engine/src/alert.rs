@@ -3,6 +3,12 @@
 //! What an alert says is a function of the set of matches behind it, see [`crate::correlate`]; what people do about it later is not
 //! kept here. As a document it has the names of the Elastic Common Schema where that has any, and [`Alert::from_document`] reads it
 //! back.
+//!
+//! An alert has a bounded size. The document of a large event (above 64 KiB of JSON, 500 values or 64 levels) is replaced by a digest:
+//! `@timestamp`, `message` (its first KiB), `event.id`, `event.dataset`, `event.action`, `host.name`, `user.name`, `source.ip`, and
+//! `"_truncated": true`. See [`evidence`].
+
+pub mod evidence;
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -63,7 +69,7 @@ pub struct AlertEvent {
     /// `@timestamp` of the event.
     #[serde(rename = "@timestamp")]
     pub timestamp: String,
-    /// The event's document.
+    /// The event's document, or a digest of it where it is large: see [`evidence`].
     pub document: Map<String, Value>,
 }
 

@@ -19,3 +19,4 @@ pub mod resource;
 pub mod respond;
 pub mod rule;
 pub mod source;
+pub mod weight;

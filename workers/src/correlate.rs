@@ -2,8 +2,12 @@
 //!
 //! The state lives in memory and can be lost at any time: process stores every match that state is made of, and a new correlate reads
 //! back those that may still count, and raises what they amount to once more. An alert's id follows from what it is about, so one that
-//! was written before is found, not written again; it is announced again, since it may have been written but not announced, and
-//! respond knows which alerts it has seen.
+//! was written before is found, not written again.
+//!
+//! A new alert is announced first and written then, so a record implies that the alert was announced: after a restart, those without a
+//! record are announced, and of the others only those written that say more than their record. A crash between the two steps makes
+//! an alert be announced twice; respond's own record makes that harmless. What is not yet announced and written stays pending through
+//! every failure, since the match that led to it, when it comes again, changes nothing.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -15,17 +19,19 @@ use redoubt_engine::{
     compile::Plan,
     correlate::{Change, Correlator, hold_millis, partition},
     rule::Match,
+    weight::{Weight, text_bytes},
 };
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::{
     backoff::{Backoff, Stopped},
     batch,
     broker::{Broker, BrokerError, Delivery, Topic},
+    inflight::settle,
     metrics::{AlertLabels, KindLabels, Metrics, RuleLabels},
-    process::publish_until_taken,
+    publish::{MAX_MESSAGE_BYTES, PublishError, cut, publish_until_taken},
     store::{Expected, Family, Put, PutOutcome, SearchRequest, Store, StoreError},
 };
 
@@ -66,8 +72,8 @@ impl Correlate {
         let Ok(partitions_before) = role.rebuild(&shutdown).await else { return Ok(()) };
         let mut partitions = JoinSet::new();
         for (number, (state, pending)) in (0..).zip(partitions_before) {
-            let partition = Partition { role: Arc::clone(&role), number, state, versions: HashMap::new() };
-            partitions.spawn(partition.run(pending, shutdown.clone()));
+            let partition = Partition { role: Arc::clone(&role), number, state, pending, versions: HashMap::new() };
+            partitions.spawn(partition.run(shutdown.clone()));
         }
         while let Some(ended) = partitions.join_next().await {
             ended.map_err(|error| BrokerError::Unavailable(error.to_string()))??;
@@ -129,15 +135,15 @@ impl Correlate {
     }
 }
 
-/// Alerts that changed and are not written yet, by id.
+/// Alerts that changed and are not announced and written yet, by id.
 #[derive(Default)]
 struct Pending(BTreeMap<String, Changed>);
 
 /// An alert in its last state.
 struct Changed {
     alert: Alert,
-    /// Whether it is new to this process.
-    raised: bool,
+    /// Whether it is new and not announced yet.
+    news: bool,
     /// When the event was received that changed it.
     received_millis: i64,
 }
@@ -148,8 +154,8 @@ impl Pending {
         for change in changes {
             let raised = matches!(change, Change::Raised(_));
             let alert = change.into_alert();
-            let raised = raised || self.0.get(&alert.id).is_some_and(|known| known.raised);
-            self.0.insert(alert.id.clone(), Changed { alert, raised, received_millis });
+            let news = raised || self.0.get(&alert.id).is_some_and(|known| known.news);
+            self.0.insert(alert.id.clone(), Changed { alert, news, received_millis });
         }
     }
 }
@@ -159,21 +165,29 @@ struct Partition {
     role: Arc<Correlate>,
     number: u16,
     state: Correlator,
+    /// What no attempt has announced and written yet.
+    pending: Pending,
     /// Versions of the alert records that are still growing.
     versions: HashMap<String, u64>,
 }
 
 /// Alerts in one message to respond.
 const MAX_ANNOUNCED: usize = 100;
+/// Alerts in one write.
+const MAX_WRITTEN: usize = 500;
 /// Versions that one partition remembers; past it all are forgotten, and found again in the store.
 const MAX_VERSIONS: usize = 100_000;
 
 impl Partition {
-    async fn run(mut self, pending: Pending, shutdown: CancellationToken) -> Result<(), BrokerError> {
+    async fn run(mut self, shutdown: CancellationToken) -> Result<(), BrokerError> {
         let role = Arc::clone(&self.role);
         let mut plan = role.plan.clone();
         let mut consumer = role.broker.consume(Topic::Matches(self.number), SUBSCRIPTION, PREFETCH_BYTES).await?;
-        if let Err(reason) = self.write_and_announce(pending, &shutdown).await {
+        let caught_up = match self.recall(&shutdown).await {
+            Ok(()) => self.announce_and_write(&shutdown).await,
+            stopped => stopped,
+        };
+        if let Err(reason) = caught_up {
             info!(reason, partition = self.number, "stopped before the alerts of before were written again");
             return Ok(());
         }
@@ -190,13 +204,8 @@ impl Partition {
                 }
                 delivery = consumer.next() => {
                     let Some(delivery) = delivery? else { return Ok(()) };
-                    match self.work(&delivery, &shutdown).await {
-                        Ok(()) => consumer.ack(&[delivery.tag]).await?,
-                        Err(reason) => {
-                            warn!(reason, partition = self.number, "a batch of matches goes back to the queue");
-                            consumer.reject(delivery.tag, &reason).await?;
-                        }
-                    }
+                    let done = self.work(&delivery, &shutdown).await;
+                    settle(&mut *consumer, delivery.tag, done, &shutdown).await?;
                 }
             }
         }
@@ -205,10 +214,9 @@ impl Partition {
     async fn work(&mut self, delivery: &Delivery, shutdown: &CancellationToken) -> Result<(), String> {
         let matches: Vec<Match> = batch::decode(batch::Kind::Matches, &delivery.body).map_err(|error| error.to_string())?;
         let before = self.state.overflow();
-        let mut pending = Pending::default();
         for found in matches {
             let received_millis = found.received_millis;
-            pending.note(self.state.apply(found), received_millis);
+            self.pending.note(self.state.apply(found), received_millis);
         }
         let after = self.state.overflow();
         for (kind, count) in [("groups", after.groups - before.groups), ("matches", after.matches - before.matches)] {
@@ -216,36 +224,93 @@ impl Partition {
                 self.role.metrics.correlate_overflow.get_or_create(&KindLabels { kind }).inc_by(count);
             }
         }
-        self.write_and_announce(pending, shutdown).await
+        self.announce_and_write(shutdown).await
     }
 
-    /// Writes alerts, and announces every one that this process raised, whether or not an earlier life of it had written the record
-    /// already: only the receiver knows whether the announcement came through.
-    async fn write_and_announce(&mut self, pending: Pending, shutdown: &CancellationToken) -> Result<(), String> {
-        let mut alerts: Vec<Changed> = pending.0.into_values().collect();
-        let news: Vec<Alert> = alerts.iter().filter(|changed| changed.raised).map(|changed| changed.alert.clone()).collect();
+    /// After a restart: takes for announced what has a record, and for written what its record does not lack.
+    async fn recall(&mut self, shutdown: &CancellationToken) -> Result<(), String> {
         let mut backoff = Backoff::default();
-        while !alerts.is_empty() {
-            let puts = alerts.iter().map(|changed| self.put(&changed.alert)).collect();
-            let outcomes = match self.role.store.put(puts).await {
-                Ok(outcomes) => outcomes,
-                Err(error) => {
-                    warn!(%error, "the store did not take alerts; trying again");
-                    backoff.pause(shutdown).await.map_err(|_| format!("stopped while the store did not answer: {error}"))?;
-                    continue;
+        let ids: Vec<String> = self.pending.0.keys().cloned().collect();
+        for id in ids {
+            let record = loop {
+                match self.role.store.get(Family::Alerts, &id).await {
+                    Ok(record) => break record,
+                    Err(error) => {
+                        warn!(%error, "the alerts of before cannot be read yet; trying again");
+                        backoff.pause(shutdown).await.map_err(|_| format!("stopped while the store did not answer: {error}"))?;
+                    }
                 }
             };
-            let unsettled = alerts.into_iter().zip(outcomes);
-            alerts = unsettled.filter_map(|(changed, outcome)| (!self.settle(&changed, outcome)).then_some(changed)).collect();
+            if let Some(record) = record
+                && let Some(changed) = self.pending.0.get_mut(&id)
+            {
+                changed.news = false;
+                self.settle(&id, PutOutcome::Conflict(Some(record)));
+            }
         }
+        Ok(())
+    }
+
+    /// Announces what is news, then writes all that is pending. Whatever fails stays pending, and is part of the next attempt.
+    async fn announce_and_write(&mut self, shutdown: &CancellationToken) -> Result<(), String> {
+        self.announce(shutdown).await?;
+        self.write(shutdown).await?;
         if self.versions.len() > MAX_VERSIONS {
             self.versions.clear();
         }
-        for chunk in news.chunks(MAX_ANNOUNCED) {
-            let body = batch::encode(batch::Kind::Alerts, chunk).map_err(|error| error.to_string())?;
-            publish_until_taken(&*self.role.broker, Topic::Alerts, body, shutdown).await?;
+        Ok(())
+    }
+
+    async fn announce(&mut self, shutdown: &CancellationToken) -> Result<(), String> {
+        let news: Vec<Alert> = self.pending.0.values().filter(|changed| changed.news).map(|changed| changed.alert.clone()).collect();
+        for run in cut(&news, MAX_ANNOUNCED, MAX_MESSAGE_BYTES, bytes_of) {
+            let published = match batch::encode(batch::Kind::Alerts, run) {
+                Ok(body) => publish_until_taken(&*self.role.broker, Topic::Alerts, body, shutdown).await,
+                Err(error) => Err(error.into()),
+            };
+            match published {
+                Ok(()) => {}
+                Err(stopped @ PublishError::Stopped(_)) => return Err(stopped.to_string()),
+                Err(refused) => run.iter().for_each(|alert| self.refuse(&alert.id, &refused.to_string())),
+            }
+            for alert in run {
+                if let Some(changed) = self.pending.0.get_mut(&alert.id) {
+                    changed.news = false;
+                }
+            }
         }
         Ok(())
+    }
+
+    async fn write(&mut self, shutdown: &CancellationToken) -> Result<(), String> {
+        let mut backoff = Backoff::default();
+        let mut at_a_time = MAX_WRITTEN;
+        while !self.pending.0.is_empty() {
+            let ids: Vec<String> = self.pending.0.keys().take(at_a_time).cloned().collect();
+            let puts: Vec<Put> = self.pending.0.values().take(at_a_time).map(|changed| self.put(&changed.alert)).collect();
+            match self.role.store.put(puts).await {
+                Ok(outcomes) => ids.iter().zip(outcomes).for_each(|(id, outcome)| self.settle(id, outcome)),
+                Err(error @ StoreError::Unavailable(_)) => {
+                    warn!(%error, "the store did not take alerts; trying again");
+                    backoff.pause(shutdown).await.map_err(|_| format!("stopped while the store did not answer: {error}"))?;
+                }
+                // One that the store never takes must not hold up the others: one by one, it is found.
+                Err(StoreError::BadRequest(reason)) => match ids.as_slice() {
+                    [id] => {
+                        self.refuse(id, &reason);
+                        self.pending.0.remove(id);
+                    }
+                    _ => at_a_time = 1,
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells of an alert that cannot be announced or written, ever.
+    fn refuse(&self, id: &str, reason: &str) {
+        error!(id, reason, "an alert was refused; it is passed over");
+        self.role.metrics.correlate_overflow.get_or_create(&KindLabels { kind: "refused" }).inc();
     }
 
     fn put(&self, alert: &Alert) -> Put {
@@ -266,24 +331,35 @@ impl Partition {
         metrics.alerts.get_or_create(&AlertLabels { rule, severity: changed.alert.severity.as_str() }).inc();
     }
 
-    /// Takes note of an outcome. Returns false when the write must be tried again on top of what is there.
-    fn settle(&mut self, changed: &Changed, outcome: PutOutcome) -> bool {
-        let alert = &changed.alert;
+    /// Takes note of an outcome. What must be tried again on top of what is there stays pending.
+    fn settle(&mut self, id: &str, outcome: PutOutcome) {
+        let Some(changed) = self.pending.0.get(id) else { return };
         match outcome {
             PutOutcome::Written(version) => {
-                if self.versions.insert(alert.id.clone(), version).is_none() {
+                if self.versions.insert(id.to_owned(), version).is_none() {
                     self.count(changed);
                 }
-                true
+                self.pending.0.remove(id);
             }
             PutOutcome::Conflict(Some(record)) => {
-                self.versions.insert(alert.id.clone(), record.version);
-                Alert::from_document(&record.body).is_ok_and(|known| !alert.supersedes(&known))
+                self.versions.insert(id.to_owned(), record.version);
+                if Alert::from_document(&record.body).is_ok_and(|known| !changed.alert.supersedes(&known)) {
+                    self.pending.0.remove(id);
+                }
             }
             PutOutcome::Conflict(None) => {
-                self.versions.remove(&alert.id);
-                false
+                self.versions.remove(id);
             }
         }
     }
 }
+
+/// Bytes of an alert as JSON, roughly: what varies is its events and reasons.
+fn bytes_of(alert: &Alert) -> usize {
+    let events: usize = alert.events.iter().map(|behind| Weight::of_object(&behind.document).bytes).sum();
+    let reasons: usize = alert.reasons.iter().map(|reason| Weight::of(&reason.value).bytes).sum();
+    events + reasons + Weight::of_object(&alert.group).bytes + text_bytes(&alert.rule.description)
+}
+
+#[cfg(test)]
+mod tests;

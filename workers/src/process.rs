@@ -19,20 +19,20 @@ use redoubt_engine::{
     event::{Event, RawEvent, rfc3339},
     format::UNPARSED_TAG,
     rule::Match,
+    weight::{Weight, text_bytes},
 };
 use serde_json::{Map, Value, json};
-use tokio::{
-    sync::watch,
-    task::{JoinSet, spawn_blocking},
-};
+use tokio::{sync::watch, task::spawn_blocking};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use crate::{
     backoff::Backoff,
     batch,
-    broker::{Broker, BrokerError, Consumer, Delivery, Topic},
+    broker::{Broker, BrokerError, Delivery, Topic},
+    inflight::{InFlight, settle},
     metrics::{DropLabels, EnrichmentLabels, Metrics, ProcessLabels, ReasonLabels, RuleLabels, SourceLabels},
+    publish::{MAX_MESSAGE_BYTES, cut, publish_until_taken},
     store::{Document, Family, ItemResult, Store, StoreError},
 };
 
@@ -67,27 +67,23 @@ impl Process {
         self.broker.declare(Topic::Events, SUBSCRIPTION).await?;
         let mut consumer = self.broker.consume(Topic::Events, SUBSCRIPTION, PREFETCH_BYTES).await?;
         let role = Arc::new(self);
-        let mut running: JoinSet<Result<u64, (u64, String)>> = JoinSet::new();
+        let mut running = InFlight::default();
         loop {
             tokio::select! {
                 biased;
-                Some(finished) = running.join_next() => settle(&mut *consumer, finished).await?,
+                Some((tag, done)) = running.next() => settle(&mut *consumer, tag, done, &shutdown).await?,
                 () = shutdown.cancelled() => break,
                 delivery = consumer.next(), if running.len() < role.concurrency => {
                     let Some(delivery) = delivery? else { break };
-                    running.spawn(Arc::clone(&role).work(delivery, shutdown.clone()));
+                    let (role, shutdown) = (Arc::clone(&role), shutdown.clone());
+                    running.spawn(delivery.tag, async move { role.work_on(Arc::new(delivery), &shutdown).await });
                 }
             }
         }
-        while let Some(finished) = running.join_next().await {
-            settle(&mut *consumer, finished).await?;
+        while let Some((tag, done)) = running.next().await {
+            settle(&mut *consumer, tag, done, &shutdown).await?;
         }
         Ok(())
-    }
-
-    async fn work(self: Arc<Self>, delivery: Delivery, shutdown: CancellationToken) -> Result<u64, (u64, String)> {
-        let tag = delivery.tag;
-        self.work_on(Arc::new(delivery), &shutdown).await.map(|()| tag).map_err(|reason| (tag, reason))
     }
 
     async fn work_on(&self, delivery: Arc<Delivery>, shutdown: &CancellationToken) -> Result<(), String> {
@@ -154,8 +150,11 @@ impl Process {
             partitions.entry(correlate::partition(found, self.partitions)).or_default().push(found);
         }
         for (partition, matches) in partitions {
-            let body = batch::encode(batch::Kind::Matches, &matches).map_err(|error| error.to_string())?;
-            publish_until_taken(&*self.broker, Topic::Matches(partition), body, shutdown).await?;
+            for run in cut(&matches, usize::MAX, MAX_MESSAGE_BYTES, |found| bytes_of(found)) {
+                let body = batch::encode(batch::Kind::Matches, run).map_err(|error| error.to_string())?;
+                let published = publish_until_taken(&*self.broker, Topic::Matches(partition), body, shutdown).await;
+                published.map_err(|error| error.to_string())?;
+            }
         }
         Ok(())
     }
@@ -164,43 +163,6 @@ impl Process {
 async fn pause(backoff: &mut Backoff, error: &StoreError, shutdown: &CancellationToken) -> Result<(), String> {
     warn!(%error, "the store did not take events; trying again");
     backoff.pause(shutdown).await.map_err(|_| format!("stopped while the store did not answer: {error}"))
-}
-
-/// Publishes a message, trying again while the broker is full or does not answer.
-pub(crate) async fn publish_until_taken(
-    broker: &dyn Broker,
-    topic: Topic,
-    body: Vec<u8>,
-    shutdown: &CancellationToken,
-) -> Result<(), String> {
-    let mut backoff = Backoff::default();
-    loop {
-        match broker.publish(topic, vec![body.clone()]).await {
-            Ok(()) => return Ok(()),
-            Err(error) => {
-                warn!(%error, %topic, "the broker did not take a message; trying again");
-                backoff.pause(shutdown).await.map_err(|_| format!("stopped while the broker did not answer: {error}"))?;
-            }
-        }
-    }
-}
-
-async fn settle(
-    consumer: &mut dyn Consumer,
-    finished: Result<Result<u64, (u64, String)>, tokio::task::JoinError>,
-) -> Result<(), BrokerError> {
-    match finished {
-        Ok(Ok(tag)) => consumer.ack(&[tag]).await,
-        Ok(Err((tag, reason))) => {
-            warn!(reason, "a batch of events goes back to the queue");
-            consumer.reject(tag, &reason).await
-        }
-        // A task that panicked outside of the guarded part has lost its tag: the message comes again when this consumer goes.
-        Err(error) => {
-            error!(%error, "a worker ended unexpectedly");
-            Ok(())
-        }
-    }
 }
 
 /// What came of one message.
@@ -349,6 +311,13 @@ pub(crate) fn match_document(found: &Match) -> Document {
     body.insert("rule".to_owned(), json!({ "name": &*found.rule }));
     body.insert("match".to_owned(), Value::String(json!(found).to_string()));
     Document { family: Family::Matches, id: found.id(), received_millis: found.received_millis, may_repeat: true, body }
+}
+
+/// Bytes of a match as JSON, roughly.
+fn bytes_of(found: &Match) -> usize {
+    let group: usize = found.group.iter().map(|(field, value)| text_bytes(field) + text_bytes(value)).sum();
+    let reasons: usize = found.reasons.iter().map(|reason| text_bytes(&reason.field) + Weight::of(&reason.value).bytes).sum();
+    Weight::of_object(&found.document).bytes + group + reasons
 }
 
 fn has_tag(event: &Event, tag: &str) -> bool {

@@ -4,6 +4,7 @@
 //! does nothing. A crash in the middle of a call leaves it unknown whether the call came through; it is then made again under the same
 //! `webhook-id`, by which the receiver can tell (Standard Webhooks 1.0.0, "Idempotency").
 
+mod under_way;
 pub mod webhook;
 
 use std::sync::Arc;
@@ -17,10 +18,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use self::under_way::UnderWay;
 use crate::{
     backoff::Backoff,
     batch,
     broker::{Broker, BrokerError, Topic},
+    inflight::{InFlight, settle},
     metrics::{Metrics, ResponseLabels},
     store::{Expected, Family, Put, PutOutcome, Record, Store},
 };
@@ -31,6 +34,12 @@ pub const SUBSCRIPTION: &str = "respond";
 const PREFETCH_BYTES: usize = 8 << 20;
 /// Calls that may be under way at a time.
 const MAX_CALLS: usize = 32;
+
+/// Calls under way.
+struct Calls {
+    permits: Arc<Semaphore>,
+    runs: UnderWay,
+}
 
 /// The role and what it stands on.
 pub struct Respond {
@@ -77,50 +86,37 @@ impl Respond {
         self.broker.declare(Topic::Alerts, SUBSCRIPTION).await?;
         let mut consumer = self.broker.consume(Topic::Alerts, SUBSCRIPTION, PREFETCH_BYTES).await?;
         let role = Arc::new(self);
-        let calls = Arc::new(Semaphore::new(MAX_CALLS));
-        let mut running: JoinSet<(u64, Result<(), String>)> = JoinSet::new();
+        let calls = Arc::new(Calls { permits: Arc::new(Semaphore::new(MAX_CALLS)), runs: UnderWay::default() });
+        let mut running = InFlight::default();
         loop {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return Ok(()),
-                Some(finished) = running.join_next() => match finished {
-                    Ok((tag, Ok(()))) => consumer.ack(&[tag]).await?,
-                    Ok((tag, Err(reason))) => {
-                        warn!(reason, "a batch of alerts goes back to the queue");
-                        consumer.reject(tag, &reason).await?;
-                    }
-                    Err(error) => warn!(%error, "a response ended unexpectedly"),
-                },
+                Some((tag, done)) = running.next() => settle(&mut *consumer, tag, done, &shutdown).await?,
                 delivery = consumer.next(), if running.len() < MAX_CALLS => {
                     let Some(delivery) = delivery? else { return Ok(()) };
                     let (role, calls, shutdown) = (Arc::clone(&role), Arc::clone(&calls), shutdown.clone());
-                    running.spawn(async move {
-                        let tag = delivery.tag;
-                        let done = match batch::decode::<Alert>(batch::Kind::Alerts, &delivery.body) {
+                    running.spawn(delivery.tag, async move {
+                        match batch::decode::<Alert>(batch::Kind::Alerts, &delivery.body) {
                             Ok(alerts) => role.respond_to_all(alerts, &calls, &shutdown).await,
                             Err(error) => Err(error.to_string()),
-                        };
-                        (tag, done)
+                        }
                     });
                 }
             }
         }
     }
 
-    async fn respond_to_all(
-        self: &Arc<Self>,
-        alerts: Vec<Alert>,
-        calls: &Arc<Semaphore>,
-        shutdown: &CancellationToken,
-    ) -> Result<(), String> {
+    async fn respond_to_all(self: &Arc<Self>, alerts: Vec<Alert>, calls: &Arc<Calls>, shutdown: &CancellationToken) -> Result<(), String> {
         let actions = self.plan.borrow().actions.clone();
         let mut runs = JoinSet::new();
         for alert in alerts {
             for action in actions.iter().filter(|action| action.applies(&alert)) {
-                let permit = Arc::clone(calls).acquire_owned().await.map_err(|error| error.to_string())?;
-                let (role, action, alert, shutdown) = (Arc::clone(self), Arc::clone(action), alert.clone(), shutdown.clone());
+                let permit = Arc::clone(&calls.permits).acquire_owned().await.map_err(|error| error.to_string())?;
+                let (role, calls) = (Arc::clone(self), Arc::clone(calls));
+                let (action, alert, shutdown) = (Arc::clone(action), alert.clone(), shutdown.clone());
                 runs.spawn(async move {
-                    let done = role.run_once(&action, &alert, &shutdown).await;
+                    let done = role.run_once(&action, &alert, &calls.runs, &shutdown).await;
                     drop(permit);
                     done
                 });
@@ -133,9 +129,11 @@ impl Respond {
         all
     }
 
-    /// Runs one action for one alert, unless its record says that this has been done.
-    async fn run_once(&self, action: &Action, alert: &Alert, shutdown: &CancellationToken) -> Result<(), String> {
+    /// Runs one action for one alert, unless its record says that this has been done. A record that says `started` is of a run that a
+    /// crash cut short, since those under way are waited for.
+    async fn run_once(&self, action: &Action, alert: &Alert, runs: &UnderWay, shutdown: &CancellationToken) -> Result<(), String> {
         let id = event::digest(&["response", &action.name, &alert.id]);
+        let _hold = runs.hold(&id).await;
         let begun = self.record(&id, Expected::Absent, self.body(action, alert, State::Started, ""), shutdown).await?;
         let version = match begun {
             PutOutcome::Written(version) => version,

@@ -17,8 +17,7 @@ use std::{
 
 use super::{fingerprint::fingerprint, policy::Windows};
 use crate::{
-    alert::{AlertEvent, MAX_EVENTS},
-    event::rfc3339,
+    alert::{AlertEvent, MAX_EVENTS, evidence},
     rule::{Match, Reason},
 };
 
@@ -162,8 +161,8 @@ impl Group {
         if at - first >= MAX_EVENTS {
             return None;
         }
-        let event = AlertEvent { id: found.event_id, timestamp: rfc3339(found.timestamp_millis), document: found.document };
-        self.held[at].evidence = Some(Box::new(Evidence { event: Arc::new(event), reasons: found.reasons }));
+        let (event, reasons) = evidence::of(found);
+        self.held[at].evidence = Some(Box::new(Evidence { event: Arc::new(event), reasons }));
         self.documents += 1;
         let next = first + MAX_EVENTS;
         let pushed_out = self.held.get(next).is_some_and(|held| windows.cell_of(held.time) == cell && held.evidence.is_some());

@@ -12,7 +12,7 @@ use super::{
     policy::{Counting, Policy, Windows},
 };
 use crate::{
-    alert::{Alert, AlertEvent},
+    alert::{Alert, evidence},
     event::{digest, rfc3339},
     rule::{Match, RuleInfo},
 };
@@ -173,18 +173,20 @@ fn condition(spec: &AlertRuleSpec) -> Option<String> {
     Some(format!("threshold {} in {}", threshold.count, threshold.window))
 }
 
-fn alert_of_match(info: &RuleInfo, found: Match) -> Alert {
-    let timestamp = rfc3339(found.timestamp_millis);
+fn alert_of_match(info: &RuleInfo, mut found: Match) -> Alert {
+    let id = digest(&["alert", &found.rule, &found.event_id]);
+    let group = std::mem::take(&mut found.group);
+    let (event, reasons) = evidence::of(found);
     Alert {
-        id: digest(&["alert", &found.rule, &found.event_id]),
-        timestamp: timestamp.clone(),
+        id,
+        timestamp: event.timestamp.clone(),
         rule: info.clone(),
         severity: info.severity,
-        group: found.group.into_iter().map(|(field, value)| (field, Value::String(value))).collect(),
-        reasons: found.reasons,
+        group: group.into_iter().map(|(field, value)| (field, Value::String(value))).collect(),
+        reasons,
         summary: info.title.clone(),
         event_count: 1,
-        events: vec![AlertEvent { id: found.event_id, timestamp, document: found.document }.into()],
+        events: vec![event.into()],
     }
 }
 

@@ -4,11 +4,15 @@ use std::time::Duration;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hmac::{Hmac, Mac as _};
-use redoubt_crds::Webhook;
+use redoubt_crds::{SecretKeyRef, Webhook};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use sha2::Sha256;
 use tokio_util::sync::CancellationToken;
 
-use crate::{backoff::Backoff, secrets::Secrets};
+use crate::{
+    backoff::Backoff,
+    secrets::{SecretValue, Secrets},
+};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -103,31 +107,48 @@ impl Client {
             (None, None) => return Err("no address is declared".to_owned()),
         };
         let seconds = ((self.now_millis)() / 1000).to_string();
-        let mut request = self
-            .http
-            .post(url)
-            .timeout(webhook.timeout.as_std())
-            .header("content-type", "application/json")
-            .header("webhook-id", id)
-            .header("webhook-timestamp", &seconds);
-        for (name, value) in &webhook.headers {
-            request = request.header(name, value);
-        }
+        let mut headers = headers(webhook, id, &seconds)?;
         if let Some(reference) = &webhook.signing_secret_ref {
             let key = self.secrets.get(reference).map_err(|error| error.to_string())?;
-            request = request.header("webhook-signature", signature(key.expose(), id, &seconds, body));
+            let signed = signature(&signing_key(&key, reference)?, id, &seconds, body);
+            headers.insert("webhook-signature", header_value("webhook-signature", &signed)?);
         }
-        Ok(request.body(body.to_owned()))
+        Ok(self.http.post(url).timeout(webhook.timeout.as_std()).headers(headers).body(body.to_owned()))
     }
 }
 
-/// The `webhook-signature` header: `v1,` and the base64 of HMAC-SHA256 over `id.timestamp.body`. A key that begins with `whsec_` is
-/// base64, as the specification writes them; any other is used as its bytes.
-fn signature(key: &str, id: &str, seconds: &str, body: &str) -> String {
-    let decoded = key.strip_prefix("whsec_").and_then(|encoded| STANDARD.decode(encoded).ok());
-    let bytes = decoded.as_deref().unwrap_or(key.as_bytes());
+/// The headers apart from the signature. Those declared take the place of the usual content type, and none that of the
+/// specification's own.
+fn headers(webhook: &Webhook, id: &str, seconds: &str) -> Result<HeaderMap, String> {
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    for (name, value) in &webhook.headers {
+        let parsed =
+            HeaderName::try_from(name).map_err(|_| format!("{name:?} is no name of a header; correct it in spec.webhook.headers"))?;
+        headers.insert(parsed, header_value(name, value)?);
+    }
+    headers.insert("webhook-id", header_value("webhook-id", id)?);
+    headers.insert("webhook-timestamp", header_value("webhook-timestamp", seconds)?);
+    Ok(headers)
+}
+
+fn header_value(name: &str, value: &str) -> Result<HeaderValue, String> {
+    HeaderValue::try_from(value).map_err(|_| format!("the value of header {name} holds bytes that a header cannot; take them out"))
+}
+
+/// The bytes of a signing key: one that begins with `whsec_` is base64, as the specification writes them; any other is used as it is.
+fn signing_key(key: &SecretValue, reference: &SecretKeyRef) -> Result<Vec<u8>, String> {
+    let Some(encoded) = key.expose().strip_prefix("whsec_") else { return Ok(key.expose().as_bytes().to_vec()) };
+    let SecretKeyRef { name, key } = reference;
+    STANDARD.decode(encoded).map_err(|_| {
+        format!("key {key:?} of Secret {name:?} begins with `whsec_`, but what follows is not base64; copy the signing key once more")
+    })
+}
+
+/// The `webhook-signature` header: `v1,` and the base64 of HMAC-SHA256 over `id.timestamp.body`.
+fn signature(key: &[u8], id: &str, seconds: &str, body: &str) -> String {
     #[allow(clippy::expect_used, reason = "HMAC takes keys of every length")]
-    let mut mac = Hmac::<Sha256>::new_from_slice(bytes).expect("HMAC takes keys of every length");
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of every length");
     for part in [id, ".", seconds, ".", body] {
         mac.update(part.as_bytes());
     }
@@ -153,10 +174,38 @@ fn shorten(text: &str) -> String {
 mod tests {
     use super::*;
 
+    fn reference() -> SecretKeyRef {
+        SecretKeyRef { name: "hook".into(), key: "signing".into() }
+    }
+
+    #[test]
+    fn a_key_that_claims_to_be_base64_and_is_not_is_refused_by_its_name() {
+        let refused = signing_key(&"whsec_not base64".into(), &reference()).unwrap_err();
+
+        assert!(refused.contains(r#"key "signing" of Secret "hook""#), "{refused}");
+        assert_eq!(signing_key(&"plain".into(), &reference()).unwrap(), b"plain");
+    }
+
+    #[test]
+    fn declared_headers_replace_the_content_type_but_not_the_specification_s() {
+        let declared = serde_json::json!({
+            "url": "https://example.org/",
+            "headers": {"Content-Type": "text/plain", "X-Team": "blue", "Webhook-Id": "forged"},
+        });
+        let webhook: Webhook = serde_json::from_value(declared).unwrap();
+
+        let headers = headers(&webhook, "run-1", "1614265330").unwrap();
+
+        for (name, expected) in [("content-type", "text/plain"), ("x-team", "blue"), ("webhook-id", "run-1")] {
+            let values: Vec<_> = headers.get_all(name).iter().collect();
+            assert_eq!(values, [expected], "{name}");
+        }
+    }
+
     #[test]
     fn a_signature_is_that_of_the_specification_s_example() {
-        let signed =
-            signature("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330", r#"{"test": 2432232314}"#);
+        let key = signing_key(&"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".into(), &reference()).unwrap();
+        let signed = signature(&key, "msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330", r#"{"test": 2432232314}"#);
 
         assert_eq!(signed, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
     }
