@@ -292,7 +292,12 @@ impl<'a> Draft<'a> {
             None => raw.id.clone(),
         };
         let shown_id = self.own_id.take().unwrap_or_else(|| raw.id.clone());
-        insert(&mut self.document, "event.id", Value::String(shown_id));
+        if lookup(&self.document, "event.id").and_then(scalar_text).is_some() {
+            insert(&mut self.document, "event.id", Value::String(shown_id));
+        } else {
+            // A list or an object is no id; it is kept as what the sender wrote.
+            self.state("event.id", Value::String(shown_id));
+        }
 
         let timestamp_millis = self.timestamp_millis.unwrap_or(raw.received_millis);
         self.document.insert("@timestamp".to_owned(), Value::String(rfc3339(timestamp_millis)));
