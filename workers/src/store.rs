@@ -65,9 +65,8 @@ pub struct Document {
     pub id: String,
     /// When the event was received, milliseconds since 1970: decides the index and the age.
     pub received_millis: i64,
-    /// Whether the same id may have been written before (a redelivery, another attempt after a
-    /// [`StoreError`], or an id that the client chose): it is looked for, and written only
-    /// where it is not found. Where not, the look is spared.
+    /// Whether the same id may have been written before (a redelivery, another attempt after a [`StoreError`], or an id that the
+    /// client chose): it is looked for, and written only where it is not found. Where not, the look is spared.
     pub may_repeat: bool,
     /// The document; holds `@timestamp`.
     pub body: Map<String, Value>,
