@@ -216,7 +216,7 @@ pub struct RuleTest {
     /// and `cloudtrail` it is what the format tells of each event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logsource: Option<SigmaLogsource>,
-    /// The events, in the order of their arrival. One in the formats `syslog` and `cef` is written `{raw: "the line"}`.
+    /// The events, in the order of their arrival. One in the formats `syslog` and `cef` is an object whose `raw` is the line.
     #[schemars(length(min = 1, max = 1000))]
     pub events: Vec<Object>,
     /// What must come of them.

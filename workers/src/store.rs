@@ -65,8 +65,8 @@ pub struct Document {
     pub id: String,
     /// When the event was received, milliseconds since 1970: decides the index and the age.
     pub received_millis: i64,
-    /// Whether the same id may have been written before (a redelivery, or an id that the client chose): it is looked for, and written only
-    /// where it is not found. Where not, the look is spared.
+    /// Whether the same id may have been written before (a redelivery, another attempt after a [`StoreError`], or an id that the
+    /// client chose): it is looked for, and written only where it is not found. Where not, the look is spared.
     pub may_repeat: bool,
     /// The document; holds `@timestamp`.
     pub body: Map<String, Value>,
@@ -83,7 +83,8 @@ pub struct Rejection {
     pub reason: String,
 }
 
-/// The store as a whole failed; nothing is known of the documents, so send them again.
+/// The store as a whole failed; nothing is known of the documents, so send them again, as ones that [may repeat](Document::may_repeat): some
+/// may be durable.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Cannot be reached, or its disk failed or is full.
