@@ -100,14 +100,17 @@ impl Process {
     /// message is a function of the message, so nothing has to be kept for a second attempt that hardly ever comes.
     async fn store_events(&self, delivery: &Arc<Delivery>, shutdown: &CancellationToken) -> Result<(Worked, Vec<ItemResult>), String> {
         let mut backoff = Backoff::default();
+        // What failed as a whole may have been stored in part.
+        let mut may_repeat = delivery.redeliveries > 0;
         loop {
             let (plan, message) = (Arc::clone(&self.plan.borrow()), Arc::clone(delivery));
-            let working = spawn_blocking(move || Worked::of(&plan, &message));
+            let working = spawn_blocking(move || Worked::of(&plan, &message, may_repeat));
             let mut worked = working.await.map_err(|panicked| panicked.to_string())?.map_err(|undecodable| undecodable.to_string())?;
             match self.bulk(std::mem::take(&mut worked.documents)).await {
                 Ok(results) => return Ok((worked, results)),
                 Err(error) => pause(&mut backoff, &error, shutdown).await?,
             }
+            may_repeat = true;
         }
     }
 
@@ -214,17 +217,18 @@ enum Tally {
 }
 
 impl Worked {
-    fn of(plan: &Plan, delivery: &Delivery) -> Result<Self, batch::BatchError> {
+    /// What comes of a message; `may_repeat` where some of it may be stored already.
+    fn of(plan: &Plan, delivery: &Delivery, may_repeat: bool) -> Result<Self, batch::BatchError> {
         let mut worked = Self::default();
         for raw in batch::decode_events(&delivery.body)? {
             let outcome = catch_unwind(AssertUnwindSafe(|| plan.process(&raw)))
                 .unwrap_or_else(|panic| Outcome::DeadLetter { reason: format!("the engine failed on it: {}", panic_text(&*panic)) });
-            worked.take(plan, raw, outcome, delivery.redeliveries > 0);
+            worked.take(plan, raw, outcome, may_repeat);
         }
         Ok(worked)
     }
 
-    fn take(&mut self, plan: &Plan, raw: RawEvent, outcome: Outcome, redelivered: bool) {
+    fn take(&mut self, plan: &Plan, raw: RawEvent, outcome: Outcome, may_repeat: bool) {
         let index = self.ends.len();
         let end = match outcome {
             Outcome::Dropped { enrichment, reason } => {
@@ -251,7 +255,7 @@ impl Worked {
                     }
                     self.matches.push(found);
                 }
-                self.documents.push(event_document(*event, redelivered));
+                self.documents.push(event_document(*event, may_repeat));
                 self.events.push(Some(index));
                 End::Indexed
             }
@@ -294,10 +298,10 @@ impl Worked {
     }
 }
 
-fn event_document(event: Event, redelivered: bool) -> Document {
+fn event_document(event: Event, may_repeat: bool) -> Document {
     Document {
         family: Family::Events,
-        may_repeat: event.natural_id || redelivered,
+        may_repeat: event.natural_id || may_repeat,
         id: event.id,
         received_millis: event.received_millis,
         body: event.document,

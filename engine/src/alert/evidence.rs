@@ -83,7 +83,7 @@ fn truncated(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn found(document: Value, reason: Value) -> Match {
+    fn found(document: &Value, reason: Value) -> Match {
         Match {
             rule: "r".into(),
             group: vec![],
@@ -100,7 +100,7 @@ mod tests {
     fn a_document_of_usual_size_is_carried_whole() {
         let document = json!({"message": "x".repeat(60_000), "host": {"name": "web-1"}, "ports": vec![1; 400]});
 
-        let (event, _) = of(found(document.clone(), json!("x")));
+        let (event, _) = of(found(&document, json!("x")));
 
         assert_eq!(Value::Object(event.document), document);
     }
@@ -119,7 +119,7 @@ mod tests {
                 "ballast": ballast,
             });
 
-            let (event, _) = of(found(document, json!("x")));
+            let (event, _) = of(found(&document, json!("x")));
 
             let message = event.document["message"].as_str().unwrap();
             assert_eq!(message, format!("{}…", "é".repeat(512)), "{name}");
@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn a_reason_too_large_is_given_by_its_beginning() {
         for (name, value) in [("text", json!("x".repeat(9_000))), ("list", json!(vec!["xxxx"; 2_000]))] {
-            let (_, reasons) = of(found(json!({}), value));
+            let (_, reasons) = of(found(&json!({}), value));
 
             let text = reasons[0].value.as_str().unwrap();
             assert!(text.ends_with('…') && text.len() < 1_100, "{name}: {text}");
