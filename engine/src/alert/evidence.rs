@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn a_document_of_usual_size_is_carried_whole() {
-        let document = json!({"message": "x".repeat(60_000), "host": {"name": "web-1"}, "ports": vec![1; 400]});
+        let document = json!({"message": "x".repeat(50_000), "host": {"name": "web-1"}, "ports": vec![1; 400]});
 
         let (event, _) = of(found(&document, json!("x")));
 

@@ -39,7 +39,8 @@ impl<'a> EventView<'a> {
             view.add_segment(key);
             match value {
                 Value::Object(_) => view.segments.push(key),
-                _ => view.names.push((key, Some(value))),
+                // What such a name says may also stand nested below `details`, which comes first: it is resolved when it is asked for.
+                _ => view.names.push((key, (!key.contains('.')).then_some(value))),
             }
         }
         for (name, path) in ECS_NAMES {

@@ -234,6 +234,9 @@ impl Broker for EmbeddedBroker {
     }
 
     async fn depth(&self, topic: Topic, subscription: &str) -> Result<Depth, BrokerError> {
+        if self.shared.closed.is_cancelled() {
+            return Err(BrokerError::Closed);
+        }
         Ok(self.shared.queue(topic, subscription)?.depth())
     }
 

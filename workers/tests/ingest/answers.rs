@@ -33,10 +33,11 @@ async fn accepted_events_are_in_the_queue_even_if_the_process_ends_at_once() {
     assert!(site.counts(r#"redoubt_ingest_bytes_total{source="web"} 14"#));
 
     // No shutdown: the role is torn down, and the file opened by another broker.
-    let Site { broker, running, folder, plan, .. } = site;
+    let Site { broker, running, folder, plan, client, .. } = site;
     running.abort();
     let _ = running.await;
-    drop((broker, plan));
+    // The client's idle connection is one that holds the role's broker.
+    drop((broker, plan, client));
     let path = folder.path().join("queue");
     let reopened = reopen(&path).await;
     let events = take(&reopened, 2).await;
