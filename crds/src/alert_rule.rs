@@ -20,6 +20,7 @@ use crate::{ConfigStatus, Duration, Format, Object, SigmaLogsource};
     printcolumn(name = "Severity", type_ = "string", json_path = ".spec.severity"),
     printcolumn(name = "Accepted", type_ = "string", json_path = ".status.conditions[?(@.type==\"Accepted\")].status"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type==\"Accepted\")].message", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[x_kube(validation = ("has(self.sigma) != has(self.threshold)", "exactly one of sigma and threshold is needed"))]
@@ -38,11 +39,11 @@ pub struct AlertRuleSpec {
     pub severity: Option<Severity>,
     /// Free tags, added to the Sigma rule's own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64))]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 256)))]
     pub tags: Vec<String>,
     /// ATT&CK techniques, such as `T1110` or `T1059.001`, added to those that the Sigma rule's tags name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(regex(pattern = "^T[0-9]{4}(\\.[0-9]{3})?$")))]
+    #[schemars(length(max = 64), inner(length(max = 16), regex(pattern = "^T[0-9]{4}(\\.[0-9]{3})?$")))]
     pub attack: Vec<String>,
     /// Link to what a responder should do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -104,6 +105,7 @@ fn default_lateness() -> Duration {
 /// How bad it is, by Sigma's levels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(transform = crate::choice::flatten)]
 pub enum Severity {
     /// Worth knowing, nothing to do.
     Informational,
@@ -117,6 +119,20 @@ pub enum Severity {
     Critical,
 }
 
+impl Severity {
+    /// The level as a manifest writes it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Informational => "informational",
+            Self::Low => "low",
+            Self::Medium => "medium",
+            Self::High => "high",
+            Self::Critical => "critical",
+        }
+    }
+}
+
 /// A number of matches within a window of event time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -126,7 +142,7 @@ pub struct Threshold {
     pub matcher: Matcher,
     /// Fields whose values tell groups apart; each group counts by itself. An event that lacks one of them does not count.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 8))]
+    #[schemars(length(max = 8), inner(length(min = 1, max = 512)))]
     pub group_by: Vec<String>,
     /// How many are needed.
     #[schemars(range(min = 1, max = 1_000_000))]
@@ -136,6 +152,7 @@ pub struct Threshold {
     #[schemars(length(min = 1, max = 512))]
     pub distinct: Option<String>,
     /// Length of the window, in the events' own time.
+    #[schemars(transform = crate::duration::longer_than_zero)]
     pub window: Duration,
 }
 
@@ -160,10 +177,11 @@ pub struct Matcher {
 pub struct Suppression {
     /// Fields that make alerts alike. Empty means that all alerts of the rule are alike; a threshold's groups are always told apart.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 8))]
+    #[schemars(length(max = 8), inner(length(min = 1, max = 512)))]
     pub by: Vec<String>,
     /// Length of the step.
     #[serde(rename = "for")]
+    #[schemars(transform = crate::duration::longer_than_zero)]
     pub period: Duration,
 }
 
@@ -194,10 +212,11 @@ pub struct RuleTest {
     /// How the events are written. Defaults to `json`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<Format>,
-    /// The Sigma logsource of the events, where the format does not tell it. Defaults to the rule's own.
+    /// The Sigma logsource of the events, where the format does not tell it. Defaults to the rule's own. With the formats `windows`, `zeek`
+    /// and `cloudtrail` it is what the format tells of each event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logsource: Option<SigmaLogsource>,
-    /// The events, in the order of their arrival.
+    /// The events, in the order of their arrival. One in the formats `syslog` and `cef` is an object whose `raw` is the line.
     #[schemars(length(min = 1, max = 1000))]
     pub events: Vec<Object>,
     /// What must come of them.
@@ -214,5 +233,6 @@ pub struct RuleTestExpectation {
     pub fires: Option<bool>,
     /// How many alerts there must be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 1_000_000))]
     pub alerts: Option<u32>,
 }

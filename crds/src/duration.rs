@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt, str::FromStr, time};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A length of time: one or more whole numbers, each with a unit `ms`, `s`, `m`, `h` or `d`.
+/// A length of time: one or more whole numbers of at most nine digits, each with a unit `ms`, `s`, `m`, `h` or `d`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Duration(time::Duration);
 
@@ -17,7 +17,11 @@ pub struct DurationError {
 }
 
 const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
-const PATTERN: &str = "^([0-9]+(ms|s|m|h|d))+$";
+/// The pattern of every field that holds a length of time.
+pub(crate) const PATTERN: &str = "^([0-9]{1,9}(ms|s|m|h|d))+$";
+/// More digits than this are a slip of the hand; with it, no text that fits the pattern and the length can overflow.
+const MAX_DIGITS: usize = 9;
+const MAX_LENGTH: usize = 32;
 
 impl Duration {
     /// A length of whole seconds.
@@ -48,6 +52,9 @@ impl FromStr for Duration {
         let mut millis = 0_u64;
         while !rest.is_empty() {
             let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(error)?;
+            if digits > MAX_DIGITS {
+                return Err(error());
+            }
             let count: u64 = rest[..digits].parse().map_err(|_| error())?;
             rest = &rest[digits..];
             let unit_end = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
@@ -55,7 +62,7 @@ impl FromStr for Duration {
             millis = count.checked_mul(*factor).and_then(|part| millis.checked_add(part)).ok_or_else(error)?;
             rest = &rest[unit_end..];
         }
-        if text.is_empty() { Err(error()) } else { Ok(Self(time::Duration::from_millis(millis))) }
+        if text.is_empty() || text.len() > MAX_LENGTH { Err(error()) } else { Ok(Self(time::Duration::from_millis(millis))) }
     }
 }
 
@@ -98,8 +105,13 @@ impl JsonSchema for Duration {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "pattern": PATTERN, "maxLength": 32 })
+        json_schema!({ "type": "string", "pattern": PATTERN, "maxLength": MAX_LENGTH })
     }
+}
+
+/// The rule of a field in which no time at all would make no sense.
+pub(crate) fn longer_than_zero(schema: &mut Schema) {
+    crate::rule::add(schema, "self.matches('[1-9]')", "must be longer than zero");
 }
 
 #[cfg(test)]
@@ -118,7 +130,7 @@ mod tests {
 
     #[test]
     fn what_is_no_length_is_refused_with_the_remedy() {
-        for text in ["", "5", "m", "5x", "1.5h", "-3s", "99999999999999999999d"] {
+        for text in ["", "5", "m", "5x", "1.5h", "-3s", "1234567890s", "1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d"] {
             let error = text.parse::<Duration>().unwrap_err();
 
             assert!(error.to_string().contains("such as 90s"), "{text}: {error}");

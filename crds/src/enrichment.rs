@@ -20,6 +20,7 @@ use crate::{ConfigStatus, Object};
     printcolumn(name = "Order", type_ = "integer", json_path = ".spec.order"),
     printcolumn(name = "Accepted", type_ = "string", json_path = ".status.conditions[?(@.type==\"Accepted\")].status"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type==\"Accepted\")].message", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[x_kube(validation = (
@@ -87,7 +88,7 @@ pub struct Lookup {
     pub target: String,
     /// Added to `tags` when there is one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64))]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 256)))]
     pub tags: Vec<String>,
 }
 
@@ -106,7 +107,7 @@ pub struct GeoIp {
     pub asn: Option<String>,
     /// Paths of the address fields.
     #[serde(default = "default_address_fields")]
-    #[schemars(length(min = 1, max = 16))]
+    #[schemars(length(min = 1, max = 16), inner(length(min = 1, max = 512)))]
     pub fields: Vec<String>,
 }
 

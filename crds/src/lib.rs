@@ -1,20 +1,30 @@
 //! The resources that declare a SIEM: [`Siem`], [`LogSource`], [`Enrichment`], [`Watchlist`], [`AlertRule`], [`ResponseAction`].
 //!
-//! This crate holds types and nothing else: what a field is called, what it may hold, what it means when absent. What a resource
-//! *does* is decided in `redoubt-engine`; who runs it, in `redoubt` and `redoubt-operator`. The manifests beside this folder and the
-//! reference pages under `docs/` are generated from these types, so a change of a field starts and ends here.
+//! This crate says what a field is called, what it may hold and what it means when absent, and nothing else. What a resource *does* is
+//! decided in `redoubt-engine`; who runs it, in `redoubt` and `redoubt-operator`. The manifests beside this folder and the reference
+//! pages under `docs/resources/` are generated from these types (`cargo run -p redoubt-crds`), and [`validate`] holds a resource against
+//! them as the API server does, so a change of a field starts and ends here.
 
 #![allow(unreachable_pub, reason = "KubeSchema repeats each type, with its `pub`, inside a function body")]
+#![allow(clippy::duplicated_attributes, reason = "columns of the same type are no duplicates")]
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt as _;
 
 mod alert_rule;
+mod choice;
 mod duration;
 mod enrichment;
+pub mod generate;
 mod log_source;
 mod object;
 mod response_action;
+mod rule;
 mod secret;
 mod siem;
 mod status;
+mod structural;
+mod validate;
 mod watchlist;
 
 pub use alert_rule::{AlertRule, AlertRuleSpec, Exception, Matcher, RuleTest, RuleTestExpectation, Severity, Suppression, Threshold};
@@ -26,6 +36,7 @@ pub use response_action::{AlertSelector, LogAction, ResponseAction, ResponseActi
 pub use secret::{SecretKeyRef, TlsSecretRef};
 pub use siem::{BrokerSpec, CorrelateSpec, IngestSpec, Retention, Siem, SiemSpec, StoreSpec};
 pub use status::ConfigStatus;
+pub use validate::{Violation, validate};
 pub use watchlist::{Watchlist, WatchlistEntry, WatchlistMatch, WatchlistSpec};
 
 /// The API group of every Redoubt resource.
@@ -35,9 +46,9 @@ pub const VERSION: &str = "v1alpha1";
 /// `apiVersion` as a manifest writes it.
 pub const API_VERSION: &str = "redoubt.dev/v1alpha1";
 
-/// The OpenAPI definitions of every kind, in the order in which a reader meets them.
+/// The definition of every kind, in the order in which a reader meets them.
 #[must_use]
-pub fn definitions() -> Vec<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition> {
-    use kube::CustomResourceExt as _;
-    vec![Siem::crd(), LogSource::crd(), Enrichment::crd(), Watchlist::crd(), AlertRule::crd(), ResponseAction::crd()]
+pub fn definitions() -> Vec<CustomResourceDefinition> {
+    let derived = [Siem::crd(), LogSource::crd(), Enrichment::crd(), Watchlist::crd(), AlertRule::crd(), ResponseAction::crd()];
+    derived.into_iter().map(structural::finish).collect()
 }

@@ -21,6 +21,7 @@ use crate::{ConfigStatus, SecretKeyRef, TlsSecretRef};
     printcolumn(name = "Format", type_ = "string", json_path = ".spec.format"),
     printcolumn(name = "Accepted", type_ = "string", json_path = ".status.conditions[?(@.type==\"Accepted\")].status"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type==\"Accepted\")].message", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[x_kube(validation = ("[has(self.http), has(self.syslog)].filter(x, x).size() == 1", "exactly one input is needed: http or syslog"))]
@@ -44,7 +45,7 @@ pub struct LogSourceSpec {
     pub logsource: Option<SigmaLogsource>,
     /// Added to `tags` of every event.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64))]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 256)))]
     pub tags: Vec<String>,
     /// Native fields to be copied to an ECS field, with a type. A value that does not fit stays text under `details`, and the event is tagged.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -99,13 +100,14 @@ pub struct SyslogInput {
     pub tls: Option<TlsSecretRef>,
     /// Addresses or CIDRs that may send; empty means all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 1024))]
+    #[schemars(length(max = 1024), inner(length(min = 1, max = 64)))]
     pub allow_from: Vec<String>,
 }
 
 /// How one event is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(transform = crate::choice::flatten)]
 pub enum Format {
     /// A JSON object: ECS fields are taken as they are, all else goes to `details`.
     Json,
@@ -126,17 +128,24 @@ pub enum Format {
 }
 
 /// A Sigma logsource (Sigma specification 2.1, "Log source"): which rules apply to an event.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize, KubeSchema)]
+#[x_kube(validation = (
+    "has(self.product) || has(self.service) || has(self.category)",
+    "at least one of product, service and category is needed"
+))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SigmaLogsource {
     /// A product, such as `linux` or `aws`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
     pub product: Option<String>,
     /// A service of the product, such as `sshd` or `cloudtrail`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
     pub service: Option<String>,
     /// A category across products, such as `process_creation`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
     pub category: Option<String>,
 }
 
@@ -158,6 +167,7 @@ pub struct TypedField {
 /// The type of a declared field, by its Elasticsearch name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(transform = crate::choice::flatten)]
 pub enum FieldType {
     /// A string, kept whole.
     Keyword,

@@ -19,9 +19,10 @@ use crate::{ConfigStatus, Duration, SecretKeyRef, Severity};
     shortname = "ra",
     status = "ConfigStatus",
     derive = "PartialEq",
-    printcolumn(name = "Dry run", type_ = "boolean", json_path = ".spec.dryRun"),
+    printcolumn(name = "Dry-Run", type_ = "boolean", json_path = ".spec.dryRun"),
     printcolumn(name = "Accepted", type_ = "string", json_path = ".status.conditions[?(@.type==\"Accepted\")].status"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type==\"Accepted\")].message", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[x_kube(validation = ("has(self.webhook) != has(self.log)", "exactly one of webhook and log is needed"))]
@@ -54,11 +55,11 @@ pub struct AlertSelector {
     pub min_severity: Option<Severity>,
     /// Names of AlertRules, any of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 1024))]
+    #[schemars(length(max = 1024), inner(length(min = 1, max = 253)))]
     pub rules: Vec<String>,
     /// Tags, any of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64))]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 256)))]
     pub tags: Vec<String>,
 }
 
@@ -76,7 +77,7 @@ pub struct Webhook {
     pub url_secret_ref: Option<SecretKeyRef>,
     /// Further request headers.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(length(max = 32))]
+    #[schemars(extend("maxProperties" = 32, "additionalProperties" = {"type": "string", "maxLength": 4096}))]
     pub headers: BTreeMap<String, String>,
     /// The body: a minijinja template over `alert`. Defaults to the alert as JSON.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -87,6 +88,7 @@ pub struct Webhook {
     pub signing_secret_ref: Option<SecretKeyRef>,
     /// How long one attempt may take.
     #[serde(default = "default_timeout")]
+    #[schemars(transform = crate::duration::longer_than_zero)]
     pub timeout: Duration,
     /// How many attempts are made, with growing pauses between them.
     #[serde(default = "default_attempts")]

@@ -1,7 +1,7 @@
 //! `Siem`: the whole installation of one namespace.
 
 use kube::CustomResource;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 
 use crate::{ConfigStatus, Duration, TlsSecretRef};
@@ -18,6 +18,7 @@ use crate::{ConfigStatus, Duration, TlsSecretRef};
     status = "ConfigStatus",
     derive = "PartialEq",
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].message", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -25,13 +26,13 @@ pub struct SiemSpec {
     /// How events come in.
     #[serde(default)]
     pub ingest: IngestSpec,
-    /// How matches are brought together into alerts.
+    /// How matches are brought together into alerts. A change takes effect with the next start.
     #[serde(default)]
     pub correlate: CorrelateSpec,
-    /// The queue between the roles.
+    /// The queue between the roles. A change takes effect with the next start.
     #[serde(default)]
     pub broker: BrokerSpec,
-    /// Where events and alerts are kept.
+    /// Where events and alerts are kept. A change takes effect with the next start.
     #[serde(default)]
     pub store: StoreSpec,
     /// How long what is stored stays.
@@ -42,6 +43,7 @@ pub struct SiemSpec {
 /// The HTTP listener that all `http` log sources share.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[schemars(transform = one_event_fits_a_body)]
 pub struct IngestSpec {
     /// Port of the HTTP listener.
     #[schemars(range(min = 1, max = 65535))]
@@ -61,6 +63,10 @@ impl Default for IngestSpec {
     fn default() -> Self {
         Self { port: 8080, tls: None, max_body_bytes: 16 << 20, max_event_bytes: 1 << 20 }
     }
+}
+
+fn one_event_fits_a_body(schema: &mut Schema) {
+    crate::rule::add(schema, "self.maxEventBytes <= self.maxBodyBytes", "maxEventBytes must not be more than maxBodyBytes");
 }
 
 /// How matches are brought together into alerts.
@@ -86,9 +92,9 @@ impl Default for CorrelateSpec {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct BrokerSpec {
     /// Bytes of unprocessed events that may queue; past it senders are told to come back later.
-    #[schemars(range(min = 1_048_576))]
+    #[schemars(range(min = 1_048_576, max = 1_125_899_906_842_624_u64))]
     pub max_bytes: u64,
-    /// How often a batch may be handed out without success before it is set aside as a dead letter.
+    /// How often a batch may be handed out without success before it is set aside as a dead message.
     #[schemars(range(min = 1, max = 1000))]
     pub delivery_limit: u32,
 }
@@ -104,9 +110,10 @@ impl Default for BrokerSpec {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct StoreSpec {
     /// Memory for documents on their way into the index, in bytes.
-    #[schemars(range(min = 16_777_216))]
+    #[schemars(range(min = 16_777_216, max = 1_099_511_627_776_u64))]
     pub index_buffer_bytes: u64,
     /// Longest time from an event's storage to its appearing in a search.
+    #[schemars(transform = crate::duration::longer_than_zero)]
     pub refresh: Duration,
 }
 
@@ -121,10 +128,13 @@ impl Default for StoreSpec {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Retention {
     /// Events, and the matches that rules found in them.
+    #[schemars(transform = crate::duration::longer_than_zero)]
     pub events: Duration,
     /// Alerts, and the record of the responses to them.
+    #[schemars(transform = crate::duration::longer_than_zero)]
     pub alerts: Duration,
     /// Dead letters.
+    #[schemars(transform = crate::duration::longer_than_zero)]
     pub dead_letters: Duration,
 }
 

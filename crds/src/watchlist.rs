@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::ConfigStatus;
 
+/// A date and time with its offset. The API server checks the `format` too, but anywhere else only a pattern is checked.
+const RFC_3339: &str = "^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})$";
+
 /// A set of values worth knowing: bad addresses, our own networks, people who left.
 #[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
@@ -16,12 +19,13 @@ use crate::ConfigStatus;
     kind = "Watchlist",
     namespaced,
     category = "redoubt",
-    shortname = "wl",
+    shortname = "wlist",
     status = "ConfigStatus",
     derive = "PartialEq",
     printcolumn(name = "Match", type_ = "string", json_path = ".spec.match"),
     printcolumn(name = "Accepted", type_ = "string", json_path = ".status.conditions[?(@.type==\"Accepted\")].status"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type==\"Accepted\")].message", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -38,6 +42,7 @@ pub struct WatchlistSpec {
 /// How a value is found in a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = crate::choice::flatten)]
 pub enum WatchlistMatch {
     /// The value itself, letter case aside: hashes, users, names.
     Exact,
@@ -60,10 +65,10 @@ pub struct WatchlistEntry {
     pub comment: Option<String>,
     /// From when on it no longer counts (RFC 3339).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("format" = "date-time"))]
+    #[schemars(length(max = 64), regex(pattern = RFC_3339), extend("format" = "date-time"))]
     pub expires: Option<String>,
     /// What is known of it; a look-up writes these into the event.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(length(max = 64))]
+    #[schemars(extend("maxProperties" = 64, "additionalProperties" = {"type": "string", "maxLength": 4096}))]
     pub attributes: BTreeMap<String, String>,
 }

@@ -16,5 +16,7 @@ pub mod enrich;
 pub mod event;
 pub mod format;
 pub mod resource;
+pub mod respond;
 pub mod rule;
 pub mod source;
+pub mod weight;

@@ -1,12 +1,35 @@
 //! AlertRules made ready, and the matching of events against all of them at once.
+//!
+//! [`Rule::compile`] makes one rule ready, [`RuleSet`] indexes many and finds what fits an event, [`run_tests`] holds a rule to its own
+//! tests, [`explain`] says why a rule does or does not fit, [`import`] makes rules of Sigma files. Whether a match becomes an alert is
+//! decided elsewhere ([`crate::correlate`]): nothing here remembers an event.
 
 use std::sync::Arc;
 
-use redoubt_crds::{AlertRuleSpec, Severity};
+use redoubt_crds::{AlertRuleSpec, Severity, SigmaLogsource};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{diagnostic::Problem, event::Event};
+use matcher::Matcher;
+
+mod event_view;
+pub mod explain;
+mod field;
+pub mod import;
+mod logsource;
+mod matcher;
+mod prepare;
+mod set;
+mod sigma;
+mod testing;
+
+#[cfg(test)]
+mod corpus;
+#[cfg(test)]
+mod fixture;
+
+pub use set::{Evaluation, RuleSet};
+pub use testing::{TestOutcome, run_tests};
 
 /// A rule's own words about itself: what an alert says of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,58 +105,35 @@ pub struct Rule {
     pub info: RuleInfo,
     /// The resource itself.
     pub spec: AlertRuleSpec,
+    name: Arc<str>,
+    matcher: Matcher,
+    exceptions: Vec<Matcher>,
 }
 
 impl Rule {
-    /// Makes an AlertRule ready. Its tests are not run here; see [`run_tests`].
-    ///
-    /// # Errors
-    /// Every problem found, with the field it lies in.
-    pub fn compile(name: &str, spec: &AlertRuleSpec) -> Result<Self, Vec<Problem>> {
-        let _ = (name, spec);
-        unimplemented!()
-    }
-}
-
-/// How one test of a rule went.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TestOutcome {
-    /// The test's name.
-    pub name: String,
-    /// `Err` says what was expected and what came instead.
-    pub result: Result<(), Problem>,
-}
-
-/// Runs a rule's own tests, through parsing, matching and correlation, alone.
-#[must_use]
-pub fn run_tests(rule: &Arc<Rule>) -> Vec<TestOutcome> {
-    let _ = rule;
-    unimplemented!()
-}
-
-/// All enabled rules, indexed so that an event meets only those that may fit it.
-#[derive(Default)]
-pub struct RuleSet {}
-
-impl RuleSet {
-    /// Indexes the rules.
+    /// The events that the rule is for, as far as Sigma tells it; a rule without a Sigma logsource is for all.
     #[must_use]
-    pub fn new(rules: Vec<Arc<Rule>>) -> Self {
-        let _ = rules;
-        unimplemented!()
+    pub fn logsource(&self) -> SigmaLogsource {
+        match &self.matcher {
+            Matcher::Sigma(sigma) => sigma.logsource.clone(),
+            Matcher::When(..) => SigmaLogsource::default(),
+        }
     }
 
-    /// The rule of a name.
+    /// Whether matches of the rule wait for each other: then a restart has to read them again. A rule that makes an alert of each match
+    /// by itself keeps nothing.
     #[must_use]
-    pub fn get(&self, name: &str) -> Option<&Arc<Rule>> {
-        let _ = name;
-        unimplemented!()
+    pub fn keeps_state(&self) -> bool {
+        self.spec.threshold.is_some() || self.spec.suppress.is_some()
     }
 
-    /// Every rule that the event fits, exceptions taken out.
+    /// The fields whose values tell the rule's groups apart: a threshold's `groupBy`, else a suppression's `by`.
     #[must_use]
-    pub fn matches(&self, event: &Event) -> Vec<Match> {
-        let _ = event;
-        unimplemented!()
+    pub fn group_fields(&self) -> &[String] {
+        match (&self.spec.threshold, &self.spec.suppress) {
+            (Some(threshold), _) => &threshold.group_by,
+            (None, Some(suppression)) => &suppression.by,
+            (None, None) => &[],
+        }
     }
 }

@@ -4,11 +4,11 @@
 //! things: what `publish` confirmed survives a crash; what was handed out and not acknowledged is handed out again; and one consumer
 //! at a time holds a subscription, in order of publication. It never promises exactly once: the roles make repeats harmless.
 //!
-//! [`embedded`] keeps messages in one file. Every implementation passes the suite in `tests/broker_conformance`.
+//! [`embedded`] keeps messages in one file. Every implementation passes the suite in `tests/conformance/broker`.
 
 pub mod embedded;
 
-use std::{fmt, time::Duration};
+use std::{fmt, str::FromStr, time::Duration};
 
 use async_trait::async_trait;
 
@@ -33,6 +33,26 @@ impl fmt::Display for Topic {
     }
 }
 
+/// A text that names no topic.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no topic: expected `events`, `matches-PARTITION` or `alerts`")]
+pub struct UnknownTopic(String);
+
+impl FromStr for Topic {
+    type Err = UnknownTopic;
+
+    /// Reads what `Display` writes.
+    fn from_str(text: &str) -> Result<Self, UnknownTopic> {
+        let partition = text.strip_prefix("matches-").and_then(|partition| partition.parse().ok());
+        match (text, partition) {
+            ("events", _) => Ok(Self::Events),
+            ("alerts", _) => Ok(Self::Alerts),
+            (_, Some(partition)) => Ok(Self::Matches(partition)),
+            _ => Err(UnknownTopic(text.to_owned())),
+        }
+    }
+}
+
 /// Why the broker did not take or give a message.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
@@ -47,6 +67,14 @@ pub enum BrokerError {
         limit: u64,
         /// When it is worth trying again.
         retry_after: Duration,
+    },
+    /// A message is larger than any queue takes; nothing was taken, and sending it again does not help.
+    #[error("a message of {bytes} bytes is over the bound of {limit} bytes: split it")]
+    TooLarge {
+        /// Bytes of the message.
+        bytes: u64,
+        /// The bound.
+        limit: u64,
     },
     /// The broker cannot be reached or its disk failed; whether the message was taken is not known, so publish it again.
     #[error("the broker does not answer: {0}")]
@@ -95,11 +123,13 @@ pub trait Broker: Send + Sync + 'static {
     /// Makes sure that a subscription exists: from now on it gets every message of the topic, consumer or not.
     async fn declare(&self, topic: Topic, subscription: &str) -> Result<(), BrokerError>;
 
-    /// Publishes messages and returns when all of them are durable, in order. All or nothing.
+    /// Publishes messages and returns when all of them are durable, in order. All or nothing. A topic that no subscription was ever
+    /// declared on takes nothing ([`BrokerError::Unavailable`]): a confirmed message that nobody keeps would be a lost one.
     async fn publish(&self, topic: Topic, bodies: Vec<Vec<u8>>) -> Result<(), BrokerError>;
 
     /// Takes hold of a declared subscription. A second consumer waits until the first is dropped, and then gets again what the first
-    /// had not acknowledged. At most `prefetch_bytes` (but at least one message) are handed out without acknowledgement.
+    /// had not acknowledged. At most `prefetch_bytes` (but at least one message) are handed out without acknowledgement; a message that
+    /// came back several times may be handed out alone. So acknowledge what you have rather than wait for more.
     async fn consume(&self, topic: Topic, subscription: &str, prefetch_bytes: usize) -> Result<Box<dyn Consumer>, BrokerError>;
 
     /// How full a subscription is.
@@ -115,12 +145,28 @@ pub trait Broker: Send + Sync + 'static {
 /// One hold on a subscription. Dropping it gives back what was not acknowledged.
 #[async_trait]
 pub trait Consumer: Send {
-    /// The next message; waits for one. `None` when the broker closes.
+    /// The next message; waits for one, and for room in the prefetch. `None` when the broker closes. A call that is given up loses nothing.
     async fn next(&mut self) -> Result<Option<Delivery>, BrokerError>;
 
-    /// Acknowledges messages: they are never handed out again.
+    /// Acknowledges messages: they are never handed out again. Tags that this consumer does not hold are passed over. After an error, or
+    /// when the call was given up, acknowledge again.
     async fn ack(&mut self, tags: &[u64]) -> Result<(), BrokerError>;
 
     /// Gives a message back: it is handed out again, until the delivery limit sets it aside with this reason.
     async fn reject(&mut self, tag: u64, reason: &str) -> Result<(), BrokerError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_is_read_as_it_is_written() {
+        for topic in [Topic::Events, Topic::Matches(0), Topic::Matches(u16::MAX), Topic::Alerts] {
+            assert_eq!(topic.to_string().parse(), Ok(topic));
+        }
+        for text in ["", "matches", "matches-", "matches-65536", "matches--1", "Events"] {
+            assert!(text.parse::<Topic>().is_err(), "{text}");
+        }
+    }
 }

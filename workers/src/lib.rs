@@ -1,7 +1,28 @@
-//! The pipeline around the engine: the roles, the two seams they stand on ([`broker`], [`store`]), and the command line.
+//! The pipeline around the engine: the roles, the two seams they stand on, and the command line.
+//!
+//! ```text
+//! ingest -> [broker: events] -> process -> store
+//!                                  `-> [broker: matches] -> correlate -> store
+//!                                                               `-> [broker: alerts] -> respond
+//! ```
+//!
+//! The roles ([`ingest`], [`process`], [`correlate`], [`respond`]) know the seams ([`broker`], [`store`]) and the engine, and nothing
+//! of each other. [`run`] puts them together in one process. [`resources`] feeds them with the plan that is in force.
 
+pub mod backoff;
+pub mod batch;
 pub mod broker;
+pub mod cli;
+pub mod correlate;
+mod inflight;
 pub mod ingest;
 pub mod metrics;
+pub mod process;
+mod publish;
+pub mod resources;
+pub mod respond;
+pub mod retention;
+pub mod run;
 pub mod secrets;
 pub mod store;
+pub mod tls;

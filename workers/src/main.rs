@@ -1,3 +1,7 @@
 //! The `redoubt` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    redoubt::cli::main()
+}

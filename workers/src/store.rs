@@ -1,11 +1,12 @@
 //! Where events and alerts are kept and found: the second of the two seams.
 //!
 //! Documents come in two kinds. *Time series* (events, matches, dead letters) are written once, in bulk, and found by search; the
-//! bulk's return means durable. *Records* (alerts, response runs) are written one by one under a version, so that two writers cannot
+//! bulk's return means durable. The first copy of an id stands and a repeat changes nothing, so whoever may send cannot overwrite what is
+//! stored. *Records* (alerts, response runs) are written one by one under a version, so that two writers cannot
 //! overwrite each other, and are found by id at once and by search within the refresh time.
 //!
 //! Queries and aggregations are Elasticsearch's JSON where they are JSON, and its query-string syntax where they are text.
-//! [`embedded`] keeps all in a folder. Every implementation passes the suite in `tests/store_conformance`.
+//! [`embedded`] keeps all in a folder. Every implementation passes the suite in `tests/conformance/store`.
 
 pub mod embedded;
 
@@ -59,11 +60,13 @@ impl fmt::Display for Family {
 pub struct Document {
     /// Which family: a time series.
     pub family: Family,
-    /// Id; a second document of the same id, received on the same or the next day, replaces the first.
+    /// Id. The first document of an id stands: another one in the same bulk, or one that [may repeat](Self::may_repeat) and was received on
+    /// the same day (UTC) or the day before or after, is answered as written and changes nothing.
     pub id: String,
     /// When the event was received, milliseconds since 1970: decides the index and the age.
     pub received_millis: i64,
-    /// Whether the same id may have been written before (a redelivery, or an id that the client chose). Where not, the look is spared.
+    /// Whether the same id may have been written before (a redelivery, another attempt after a [`StoreError`], or an id that the
+    /// client chose): it is looked for, and written only where it is not found. Where not, the look is spared.
     pub may_repeat: bool,
     /// The document; holds `@timestamp`.
     pub body: Map<String, Value>,
@@ -80,7 +83,8 @@ pub struct Rejection {
     pub reason: String,
 }
 
-/// The store as a whole failed; nothing is known of the documents, so send them again.
+/// The store as a whole failed; nothing is known of the documents, so send them again, as ones that [may repeat](Document::may_repeat): some
+/// may be durable.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Cannot be reached, or its disk failed or is full.
@@ -183,7 +187,8 @@ pub struct SearchResponse {
 /// Where events and alerts are kept and found.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Writes documents of time series; returns when they are durable, a result for each in order.
+    /// Writes documents of time series; returns when they are durable, a result for each in order. A repeat is a success: it is durable
+    /// already, as its first copy.
     async fn bulk(&self, documents: Vec<Document>) -> Result<Vec<ItemResult>, StoreError>;
 
     /// Writes records, each under its own condition; returns when they are durable, an outcome for each in order.

@@ -18,6 +18,7 @@ mod indexer;
 mod newest;
 mod partition;
 mod query;
+mod reader;
 mod records;
 mod scan;
 mod schema;
@@ -29,6 +30,7 @@ mod syntax_tests;
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{File, TryLockError};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -38,11 +40,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tantivy::Searcher;
 use tokio::sync::{Semaphore, oneshot};
+use tracing::warn;
 
 use self::document::Prepared;
 use self::follower::{Follower, Indices, open_indices};
 use self::indexer::{Bulk, Indexer, Write};
 use self::partition::{Partition, index_failed, sweep, unavailable};
+pub use self::reader::StoreReader;
 use self::records::Records;
 use self::search::Search;
 use self::series::{Series, day_of, start_of};
@@ -137,6 +141,14 @@ impl EmbeddedStore {
         })
     }
 
+    /// Tells the thread that follows the records of a change. A change that is committed stands, whoever follows: a thread that is gone
+    /// makes [`Store::refresh`] fail, and the next opening catches up.
+    fn follow_records(&self) {
+        if self.follow.send(follower::Command::Changed).is_err() {
+            warn!("a record is written, but will be found by search only after the store is opened again");
+        }
+    }
+
     /// Tells the threads to end, and gives out what they are waited for by.
     fn stop(&self) -> Vec<JoinHandle<()>> {
         // A thread that is gone needs no telling.
@@ -171,7 +183,7 @@ impl Store for EmbeddedStore {
         }
         let records = Arc::clone(&self.records);
         let outcomes = blocking(move || records.put(&puts)).await?;
-        self.follow.send(follower::Command::Changed).map_err(|_| closed())?;
+        self.follow_records();
         Ok(outcomes)
     }
 
@@ -235,7 +247,7 @@ impl Store for EmbeddedStore {
         }
         let records = Arc::clone(&self.records);
         let deleted = blocking(move || records.delete_older_than(family, received_millis)).await?;
-        self.follow.send(follower::Command::Changed).map_err(|_| closed())?;
+        self.follow_records();
         Ok(deleted)
     }
 
@@ -251,8 +263,8 @@ fn is_series(family: Family) -> bool {
     !records::FAMILIES.contains(&family)
 }
 
-/// Looks a bulk through: what can be written, and what the answer to each document will be. Of several documents with one id only the last
-/// is written.
+/// Looks a bulk through: what can be written, and what the answer to each document will be. Of several documents with one id only the
+/// first is written.
 fn prepare(documents: Vec<Document>) -> Result<(Vec<Write>, Vec<ItemResult>), StoreError> {
     if let Some(document) = documents.iter().find(|document| !is_series(document.family)) {
         return Err(StoreError::BadRequest(format!("{} are records; write them with put", document.family)));
@@ -268,10 +280,10 @@ fn prepare(documents: Vec<Document>) -> Result<(Vec<Write>, Vec<ItemResult>), St
         }));
     }
     let mut ids: HashSet<(Family, &str)> = HashSet::with_capacity(writes.len());
-    let last_of_id: Vec<bool> = writes.iter().rev().map(|write| ids.insert((write.place.0, write.document.id.as_str()))).collect();
+    let first_of_id: Vec<bool> = writes.iter().map(|write| ids.insert((write.place.0, write.document.id.as_str()))).collect();
     if ids.len() < writes.len() {
-        let mut last_of_id = last_of_id.into_iter().rev();
-        writes.retain(|_| last_of_id.next().unwrap_or(true));
+        let mut first_of_id = first_of_id.into_iter();
+        writes.retain(|_| first_of_id.next().unwrap_or(true));
     }
     Ok((writes, results))
 }
@@ -282,6 +294,14 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, StoreError
         Ok(result) => result,
         Err(error) => Err(StoreError::Unavailable(format!("the work ended early: {error}"))),
     }
+}
+
+/// Does a thread's work so that a panic in it is a failure of this work, not the end of the thread: a store without its threads would
+/// look healthy and keep nothing. The caller throws away what the work may have left half done.
+fn contained<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    // The panic itself was reported where it happened.
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(StoreError::Unavailable("a panic ended the work, which the log tells of; please report it".to_owned())))
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StoreError> {
@@ -311,5 +331,19 @@ fn lock(folder: &Path) -> Result<File, StoreError> {
             folder.display()
         ))),
         Err(TryLockError::Error(error)) => Err(unavailable(&path, &error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_a_failure_of_the_work_and_not_of_the_thread() {
+        let panicked = contained::<()>(|| panic!("a defect"));
+        let worked = contained(|| Ok(1));
+
+        assert!(matches!(panicked, Err(StoreError::Unavailable(_))), "{panicked:?}");
+        assert!(matches!(worked, Ok(1)), "{worked:?}");
     }
 }

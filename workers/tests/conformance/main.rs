@@ -1,4 +1,5 @@
 //! What every implementation of the two seams must do.
 #![allow(clippy::unwrap_used, reason = "clippy.toml permits it in tests, which to clippy are only the functions marked as such")]
 
+mod broker;
 mod store;

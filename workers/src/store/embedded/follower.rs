@@ -14,6 +14,7 @@ use tantivy::{IndexWriter, Term};
 use tokio::sync::oneshot;
 use tracing::warn;
 
+use super::contained;
 use super::document::Prepared;
 use super::partition::{Partition, index_failed, remove_folder, unavailable};
 use super::records::{Change, FAMILIES, Records};
@@ -112,7 +113,7 @@ impl Follower {
             behind = done.is_err();
             for asker in askers {
                 // The asker may be gone.
-                let _ = asker.send(done.as_ref().map(|()| ()).map_err(|error| StoreError::Unavailable(error.to_string())));
+                let _ = asker.send(done.as_ref().copied().map_err(|error| StoreError::Unavailable(error.to_string())));
             }
             if close {
                 break;
@@ -128,7 +129,7 @@ impl Follower {
     fn catch_up_all(&mut self) -> Result<(), StoreError> {
         let mut outcome = Ok(());
         for family in FAMILIES {
-            if let Err(error) = self.catch_up(family) {
+            if let Err(error) = contained(|| self.catch_up(family)) {
                 warn!(%family, %error, "the index of records is behind; trying again soon");
                 self.writers.remove(&family);
                 outcome = Err(error);

@@ -1,21 +1,23 @@
 //! The thread that writes time series.
 //!
 //! It takes bulks from a queue, adds all that is waiting to the indices of their days, commits, and answers: the more bulks arrive, the
-//! more share a commit. A document that may be a repeat first deletes its like in its day's index; the index of the day before is dealt
-//! with after the commit, so that a crash between the two leaves the document twice (and unacknowledged, so it comes again) rather than
-//! not at all. A writer that fails is thrown away with all that it had not committed; those bulks are told so, and the next bulk gets a
-//! new writer.
+//! more share a commit. A document that may be a repeat is looked for first, in the index of its day and of the days beside it, among
+//! what is committed and what is not yet; where its id is found, the copy that is there stands and the document is done. Nothing is ever
+//! deleted but whole days. A writer that fails is thrown away with all that it had not committed; those bulks are told so, and the next
+//! bulk gets a new writer. A panic counts as such a failure, of all writers.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
 use jiff::civil::Date;
-use tantivy::{IndexWriter, Searcher, TantivyError, Term};
+use tantivy::schema::IndexRecordOption;
+use tantivy::{DocSet, IndexWriter, Searcher, TERMINATED, TantivyError, Term};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tracing::{info, warn};
 
+use super::contained;
 use super::document::Prepared;
 use super::partition::{Partition, index_failed};
 use super::schema::FIELDS;
@@ -74,14 +76,14 @@ struct Writer {
     partition: Arc<Partition>,
     index: IndexWriter<Prepared>,
     last_use: Instant,
-    /// Whether something was added since the last commit.
-    dirty: bool,
+    /// The ids that were added since the last commit, which no searcher finds yet. A group's bounds are theirs.
+    uncommitted: HashSet<String>,
 }
 
 impl Writer {
     fn commit(&mut self) -> tantivy::Result<()> {
         self.index.commit()?;
-        self.dirty = false;
+        self.uncommitted.clear();
         self.partition.committed();
         Ok(())
     }
@@ -92,8 +94,6 @@ impl Writer {
 struct Group {
     touched: BTreeSet<Place>,
     failed: BTreeMap<Place, String>,
-    /// Ids that may stand in the index of the day before, by the day they were written to.
-    repeats: BTreeMap<Place, Vec<String>>,
 }
 
 impl Group {
@@ -128,7 +128,7 @@ impl Indexer {
                     }
                     Command::Remove { family, before, answer } => {
                         // The asker may be gone; the days are removed all the same.
-                        let _ = answer.send(self.remove(family, before));
+                        let _ = answer.send(contained(|| self.remove(family, before)));
                     }
                     Command::Close => return self.close_all(),
                 }
@@ -139,101 +139,100 @@ impl Indexer {
 
     /// Writes, commits and answers a group of bulks.
     fn write(&mut self, mut bulks: Vec<Bulk>) {
-        let mut group = Group::default();
-        let mut places_of_bulks: Vec<BTreeSet<Place>> = Vec::with_capacity(bulks.len());
-        for bulk in &mut bulks {
-            let mut places = BTreeSet::new();
-            for write in bulk.writes.drain(..) {
-                places.insert(write.place);
-                self.add(write, &mut group);
-            }
-            places_of_bulks.push(places);
-        }
-        for place in group.touched.clone() {
-            self.commit(place, &mut group);
-        }
-        for ((family, day), ids) in std::mem::take(&mut group.repeats) {
-            if let Err(error) = self.delete_the_day_before(family, day, &ids) {
-                group.fail((family, day), &error);
-            }
-        }
-        for (bulk, places) in bulks.into_iter().zip(places_of_bulks) {
-            let failure = places.iter().find_map(|place| group.failed.get(place));
-            let answer = match failure {
-                None => Ok(bulk.results),
-                Some(reason) => Err(StoreError::Unavailable(reason.clone())),
-            };
+        let writes: Vec<Vec<Write>> = bulks.iter_mut().map(|bulk| std::mem::take(&mut bulk.writes)).collect();
+        let outcomes = contained(|| Ok(self.write_group(writes))).unwrap_or_else(|error| {
+            // What a panic left half done is not trusted: new writers start from the last commit.
+            self.writers.clear();
+            warn!(%error, "bulks could not be written; their senders will repeat them");
+            bulks.iter().map(|_| Err(error.to_string())).collect()
+        });
+        for (bulk, outcome) in bulks.into_iter().zip(outcomes) {
+            let answer = outcome.map(|()| bulk.results).map_err(StoreError::Unavailable);
             // The sender may be gone; what is committed stays.
             let _ = bulk.answer.send(answer);
             drop(bulk.permit);
         }
     }
 
-    /// Adds a document to its day's index.
-    fn add(&mut self, write: Write, group: &mut Group) {
+    /// Writes and commits the documents of several bulks; for each bulk whether all of it is durable, or why not.
+    fn write_group(&mut self, bulks: Vec<Vec<Write>>) -> Vec<Result<(), String>> {
+        let mut group = Group::default();
+        let mut places_of_bulks: Vec<BTreeSet<Place>> = Vec::with_capacity(bulks.len());
+        for writes in bulks {
+            places_of_bulks.push(writes.into_iter().map(|write| self.add(write, &mut group)).collect());
+        }
+        for place in group.touched.clone() {
+            self.commit(place, &mut group);
+        }
+        let failure = |places: BTreeSet<Place>| places.iter().find_map(|place| group.failed.get(place).cloned());
+        places_of_bulks.into_iter().map(|places| failure(places).map_or(Ok(()), Err)).collect()
+    }
+
+    /// Adds a document to its day's index, unless a copy of it is there. The place whose commit makes the document durable: that of the
+    /// copy, if there is one.
+    fn add(&mut self, write: Write, group: &mut Group) -> Place {
         let Write { place, may_repeat, document } = write;
         if group.failed.contains_key(&place) {
-            return;
+            return place;
+        }
+        if may_repeat {
+            match self.find(place, &document.id) {
+                Ok(None) => {}
+                Ok(Some(there)) => return there,
+                Err(error) => {
+                    group.fail(place, &error);
+                    return place;
+                }
+            }
         }
         group.touched.insert(place);
         if let Err(error) = self.make_room(place, group) {
-            return group.fail(place, &error);
+            group.fail(place, &error);
+            return place;
         }
-        let id = may_repeat.then(|| document.id.clone());
         let added = self.writer(place).and_then(|writer| {
-            if let Some(id) = &id {
-                writer.index.delete_term(Term::from_field_text(FIELDS.id, id));
-            }
-            writer.dirty = true;
+            writer.uncommitted.insert(document.id.clone());
             writer.index.add_document(document).map_err(|error| index_failed(&error))
         });
-        match (added, id) {
-            (Ok(_), Some(id)) => group.repeats.entry(place).or_default().push(id),
-            (Ok(_), None) => {}
-            (Err(error), _) => {
-                self.writers.remove(&place);
-                group.fail(place, &error);
+        if let Err(error) = added {
+            self.writers.remove(&place);
+            group.fail(place, &error);
+        }
+        place
+    }
+
+    /// Where a copy of a document is: on its day, the day before or the day after. A repeat comes later, but two that were received on
+    /// either side of midnight may be written in the other order.
+    fn find(&self, (family, day): Place, id: &str) -> Result<Option<Place>, StoreError> {
+        let Some(series) = self.series.get(&family) else { return Ok(None) };
+        let term = Term::from_field_text(FIELDS.id, id);
+        for day in [Some(day), day.yesterday().ok(), day.tomorrow().ok()].into_iter().flatten() {
+            let place = (family, day);
+            if self.writers.get(&place).is_some_and(|writer| writer.uncommitted.contains(id)) {
+                return Ok(Some(place));
+            }
+            // Reloads only after a commit, so once for a group.
+            if let Some(partition) = series.get(day)?
+                && partition
+                    .searcher(Duration::ZERO)
+                    .and_then(|searcher| contains(&searcher, &term))
+                    .map_err(|error| index_failed(&error))?
+            {
+                return Ok(Some(place));
             }
         }
+        Ok(None)
     }
 
     /// Commits a day's index, if there is something to commit.
     fn commit(&mut self, place: Place, group: &mut Group) {
         let Some(writer) = self.writers.get_mut(&place) else { return };
-        if writer.dirty
+        if !writer.uncommitted.is_empty()
             && let Err(error) = writer.commit()
         {
             self.writers.remove(&place);
             group.fail(place, &index_failed(&error));
         }
-    }
-
-    /// Deletes ids that were written anew from the index of the day before.
-    fn delete_the_day_before(&mut self, family: Family, day: Date, ids: &[String]) -> Result<(), StoreError> {
-        let (Ok(before), Some(series)) = (day.yesterday(), self.series.get(&family)) else { return Ok(()) };
-        let Some(partition) = series.get(before)? else { return Ok(()) };
-        let searcher = partition.searcher(Duration::ZERO).map_err(|error| index_failed(&error))?;
-        let mut found = Vec::new();
-        for id in ids {
-            let term = Term::from_field_text(FIELDS.id, id);
-            if contains(&searcher, &term).map_err(|error| index_failed(&error))? {
-                found.push(term);
-            }
-        }
-        if found.is_empty() {
-            return Ok(());
-        }
-        let place = (family, before);
-        let mut unrelated = Group::default();
-        self.make_room(place, &mut unrelated)?;
-        let writer = self.writer(place)?;
-        for term in found {
-            writer.index.delete_term(term);
-        }
-        writer.commit().map_err(|error| {
-            self.writers.remove(&place);
-            index_failed(&error)
-        })
     }
 
     /// The writer of an index; opened if need be.
@@ -242,7 +241,7 @@ impl Indexer {
             let series = self.series.get(&place.0).ok_or_else(|| StoreError::BadRequest(format!("{} are no time series", place.0)))?;
             let partition = series.get_or_create(place.1)?;
             let index = partition.writer(self.buffer_bytes).map_err(|error| index_failed(&error))?;
-            self.writers.insert(place, Writer { partition, index, last_use: Instant::now(), dirty: false });
+            self.writers.insert(place, Writer { partition, index, last_use: Instant::now(), uncommitted: HashSet::new() });
         }
         let writer = self.writers.get_mut(&place).ok_or_else(|| StoreError::Unavailable("the writer is gone".to_owned()))?;
         writer.last_use = Instant::now();
@@ -323,11 +322,18 @@ fn gather(first: Bulk, commands: &Receiver<Command>) -> (Vec<Bulk>, Option<Comma
     (bulks, None)
 }
 
-/// Whether an index holds a term, be it in a deleted document.
+/// Whether an index holds a term in a document that is not deleted.
 fn contains(searcher: &Searcher, term: &Term) -> Result<bool, TantivyError> {
     for segment in searcher.segment_readers() {
-        if segment.inverted_index(term.field())?.get_term_info(term)?.is_some() {
-            return Ok(true);
+        let index = segment.inverted_index(term.field())?;
+        let Some(found) = index.get_term_info(term)? else { continue };
+        let Some(alive) = segment.alive_bitset() else { return Ok(true) };
+        let mut documents = index.read_postings_from_terminfo(&found, IndexRecordOption::Basic)?;
+        while documents.doc() != TERMINATED {
+            if alive.is_alive(documents.doc()) {
+                return Ok(true);
+            }
+            documents.advance();
         }
     }
     Ok(false)

@@ -100,6 +100,9 @@ impl Collector for Newest {
     }
 }
 
+/// A range of places of ids.
+type IdPlaces = (Bound<u64>, Bound<u64>);
+
 /// The work on one segment.
 pub(super) struct Segment {
     newest: Newest,
@@ -107,7 +110,7 @@ pub(super) struct Segment {
     times: Column<DateTime>,
     ids: Option<StrColumn>,
     /// The time that the page starts at, and the places of the ids that are on the page at that time.
-    start: Option<(i64, (Bound<u64>, Bound<u64>))>,
+    start: Option<(i64, IdPlaces)>,
     total: u64,
     /// Up to twice the page's size; then the worse half is let go.
     kept: Vec<Candidate>,

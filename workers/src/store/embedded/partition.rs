@@ -41,8 +41,20 @@ impl Partition {
     /// Opens the index in a folder, or makes it.
     pub(super) fn open(folder: &Path) -> Result<Self, StoreError> {
         create_folder(folder).map_err(|error| unavailable(folder, &error))?;
+        Self::over(folder, || Index::open_or_create(MmapDirectory::open(folder)?, FIELDS.schema.clone()))
+    }
+
+    /// Opens the index in a folder, if there is one.
+    pub(super) fn open_existing(folder: &Path) -> Result<Option<Self>, StoreError> {
+        if !folder.join("meta.json").is_file() {
+            return Ok(None);
+        }
+        Self::over(folder, || Index::open_in_dir(folder)).map(Some)
+    }
+
+    fn over(folder: &Path, index: impl FnOnce() -> tantivy::Result<Index>) -> Result<Self, StoreError> {
         let open = || -> tantivy::Result<(Index, IndexReader)> {
-            let index = Index::open_or_create(MmapDirectory::open(folder)?, FIELDS.schema.clone())?;
+            let index = index()?;
             register_tokenizers(&index);
             let reader = index.reader_builder().reload_policy(ReloadPolicy::Manual).doc_store_cache_num_blocks(CACHED_BLOCKS).try_into()?;
             Ok((index, reader))

@@ -1,0 +1,44 @@
+# Two commands do all: `make run` and `make test`. Both install what is missing first.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+
+CARGO ?= cargo
+DATA ?= data
+RELEASE := $(or $(CARGO_TARGET_DIR),target)/release/redoubt
+
+.PHONY: help setup run attack test lint unit bench generate clean
+
+help: ## Say what can be made
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+setup: ## Install what building needs (a C compiler, Rust's toolchain)
+	@tests/setup
+
+run: setup ## Run the SIEM here on the sample resources, and play a small attack into it
+	$(CARGO) build --release --locked --bin redoubt
+	@config/samples/run $(RELEASE) $(DATA)
+
+attack: ## Play the small attack into the SIEM that `make run` started, once more
+	@config/samples/play $(RELEASE) $(DATA)
+
+test: setup lint unit ## All checks: formatting, lints, documentation, every test
+
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
+
+unit:
+	$(CARGO) test --workspace --locked
+
+bench: setup ## Measure the engine beside bare rule matching, and the whole path from HTTP to the store (needs the corpora)
+	$(CARGO) bench --workspace --locked --bench engine
+	$(CARGO) bench --workspace --locked --bench pipeline
+
+generate: ## Write the manifests and reference pages that come from the types
+	$(CARGO) run --locked -p redoubt-crds
+
+clean: ## Take away what building and running left behind
+	$(CARGO) clean
+	rm -rf $(DATA)

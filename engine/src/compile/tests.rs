@@ -1,0 +1,197 @@
+use std::path::Path;
+
+use super::*;
+use crate::resource::read;
+
+const SOURCE: &str = "
+apiVersion: redoubt.dev/v1alpha1
+kind: LogSource
+metadata: {name: app}
+spec: {http: {auth: {bearer: {name: ingest, key: token}}}}
+";
+
+fn watchlist(entry: &str) -> String {
+    format!(
+        "
+apiVersion: redoubt.dev/v1alpha1
+kind: Watchlist
+metadata: {{name: bad}}
+spec: {{match: exact, entries: [{{value: {entry}}}]}}
+"
+    )
+}
+
+const LOOKUP: &str = "
+apiVersion: redoubt.dev/v1alpha1
+kind: Enrichment
+metadata: {name: mark}
+spec: {lookup: {watchlist: bad, field: user.name, target: threat.indicator}}
+";
+
+fn enrichment(source: &str) -> String {
+    format!(
+        "
+apiVersion: redoubt.dev/v1alpha1
+kind: Enrichment
+metadata: {{name: paint}}
+spec:
+  vrl:
+    source: {source:?}
+"
+    )
+}
+
+/// Files by name, each with its text.
+fn input(files: &[(&str, &str)]) -> Input {
+    let mut input = Input::default();
+    for (name, text) in files {
+        let file = read(Path::new(name), text);
+        if file.incomplete {
+            input.incomplete_paths.insert(PathBuf::from(name));
+        }
+        input.refused.extend(file.refused);
+        input.resources.extend(file.resources);
+    }
+    input
+}
+
+fn event(body: &str) -> RawEvent {
+    RawEvent { id: "e1".into(), received_millis: 1_760_000_000_000, source: "app".into(), sender: None, body: body.into() }
+}
+
+fn field(plan: &Plan, body: &str, path: &str) -> Option<String> {
+    match plan.process(&event(body)) {
+        Outcome::Event { event, .. } => event.get_text(path),
+        other => panic!("no event: {other:?}"),
+    }
+}
+
+fn messages(compiled: &Compiled) -> Vec<String> {
+    compiled.diagnostics.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn a_bad_resource_is_left_out_and_all_others_run() {
+    let compiled = compile(&input(&[("a.yaml", SOURCE), ("b.yaml", &enrichment(".colour = oops"))]), None);
+
+    assert_eq!(messages(&compiled).len(), 1, "{:?}", messages(&compiled));
+    assert!(messages(&compiled)[0].starts_with("b.yaml:7:"), "{:?}", messages(&compiled));
+    assert_eq!(field(&compiled.plan, r#"{"message": "hi"}"#, "message").as_deref(), Some("hi"));
+}
+
+#[test]
+fn a_resource_that_becomes_bad_keeps_its_last_good_version() {
+    let first = compile(&input(&[("a.yaml", SOURCE), ("b.yaml", &enrichment(".colour = \"red\""))]), None);
+
+    let second = compile(&input(&[("a.yaml", SOURCE), ("b.yaml", &enrichment(".colour = oops"))]), Some(&first.plan));
+
+    assert_eq!(second.diagnostics.len(), 1);
+    assert_eq!(field(&second.plan, "{}", "colour").as_deref(), Some("red"));
+}
+
+#[test]
+fn a_file_that_stops_being_yaml_has_not_deleted_what_it_held() {
+    let first = compile(&input(&[("a.yaml", SOURCE), ("b.yaml", &enrichment(".colour = \"red\""))]), None);
+
+    let second = compile(&input(&[("a.yaml", SOURCE), ("b.yaml", "kind: [")]), Some(&first.plan));
+    let third = compile(&input(&[("a.yaml", SOURCE)]), Some(&second.plan));
+
+    assert_eq!(field(&second.plan, "{}", "colour").as_deref(), Some("red"));
+    assert_eq!(field(&third.plan, "{}", "colour"), None);
+}
+
+#[test]
+fn a_resource_whose_spec_makes_no_sense_any_more_keeps_its_last_good_version() {
+    let first = compile(&input(&[("a.yaml", SOURCE), ("b.yaml", &enrichment(".colour = \"red\""))]), None);
+    let nonsense = "\napiVersion: redoubt.dev/v1alpha1\nkind: Enrichment\nmetadata: {name: paint}\nspec: {order: many}\n";
+
+    let second = compile(&input(&[("a.yaml", SOURCE), ("b.yaml", nonsense)]), Some(&first.plan));
+
+    assert_eq!(field(&second.plan, "{}", "colour").as_deref(), Some("red"));
+}
+
+#[test]
+fn a_folder_that_cannot_be_looked_into_has_not_deleted_what_is_below_it() {
+    let first = compile(&input(&[("a.yaml", SOURCE), ("rules/b.yaml", &enrichment(".colour = \"red\""))]), None);
+    let mut unreadable = input(&[("a.yaml", SOURCE)]);
+    unreadable.incomplete_paths.insert(PathBuf::from("rules"));
+
+    let second = compile(&unreadable, Some(&first.plan));
+
+    assert_eq!(field(&second.plan, "{}", "colour").as_deref(), Some("red"));
+}
+
+#[test]
+fn a_source_that_wants_a_taken_port_keeps_its_old_one() {
+    let syslog = |name: &str, port: u16| {
+        format!("apiVersion: redoubt.dev/v1alpha1\nkind: LogSource\nmetadata: {{name: {name}}}\nspec: {{syslog: {{tcpPort: {port}}}}}\n")
+    };
+    let first = compile(&input(&[("a.yaml", &syslog("one", 514)), ("b.yaml", &syslog("two", 515))]), None);
+
+    let second = compile(&input(&[("a.yaml", &syslog("one", 514)), ("b.yaml", &syslog("two", 8080))]), Some(&first.plan));
+
+    let port = second.plan.sources["two"].spec.syslog.as_ref().and_then(|syslog| syslog.tcp_port);
+    assert_eq!(port, Some(515));
+    assert!(messages(&second)[0].contains("tcp port 8080 belongs to Siem/default"), "{:?}", messages(&second));
+}
+
+#[test]
+fn a_changed_watchlist_reaches_the_enrichment_that_looks_it_up() {
+    let bob = r#"{"user": {"name": "bob"}}"#;
+    let first = compile(&input(&[("a.yaml", SOURCE), ("b.yaml", LOOKUP), ("c.yaml", &watchlist("eve"))]), None);
+
+    let second = compile(&input(&[("a.yaml", SOURCE), ("b.yaml", LOOKUP), ("c.yaml", &watchlist("bob"))]), Some(&first.plan));
+
+    assert_eq!(field(&first.plan, bob, "threat.indicator.value"), None);
+    assert_eq!(field(&second.plan, bob, "threat.indicator.value").as_deref(), Some("bob"));
+}
+
+#[test]
+fn of_two_resources_of_one_name_the_first_stands_and_the_second_is_told_of_it() {
+    let compiled = compile(&input(&[("a.yaml", SOURCE), ("b.yaml", &enrichment(".a = 1")), ("c.yaml", &enrichment(".a = 2"))]), None);
+
+    assert_eq!(field(&compiled.plan, "{}", "a").as_deref(), Some("1"));
+    assert!(messages(&compiled)[0].contains("is declared before, at b.yaml:"), "{:?}", messages(&compiled));
+}
+
+#[test]
+fn two_sources_cannot_share_a_port() {
+    let syslog = |name: &str| {
+        format!("apiVersion: redoubt.dev/v1alpha1\nkind: LogSource\nmetadata: {{name: {name}}}\nspec: {{syslog: {{udpPort: 514}}}}\n")
+    };
+
+    let compiled = compile(&input(&[("a.yaml", &syslog("one")), ("b.yaml", &syslog("two"))]), None);
+
+    assert_eq!(compiled.plan.sources.len(), 1);
+    assert!(messages(&compiled)[0].contains("udp port 514 belongs to LogSource/one"), "{:?}", messages(&compiled));
+}
+
+#[test]
+fn a_resource_whose_tests_fail_is_not_live_and_its_tests_are_reported() {
+    let text = enrichment(".colour = \"red\"")
+        + "  tests:\n    - name: paints it green\n      event: {}\n      expect: {event: {colour: green}}\n";
+
+    let compiled = compile(&input(&[("a.yaml", SOURCE), ("b.yaml", &text)]), None);
+
+    assert_eq!(field(&compiled.plan, "{}", "colour"), None);
+    assert_eq!(compiled.tests.len(), 1);
+    assert!(messages(&compiled)[0].contains("green"), "{:?}", messages(&compiled));
+}
+
+#[test]
+fn an_unchanged_set_of_rules_is_not_indexed_again() {
+    let first = compile(&input(&[("a.yaml", SOURCE)]), None);
+
+    let second = compile(&input(&[("a.yaml", SOURCE), ("b.yaml", &enrichment(".a = 1"))]), Some(&first.plan));
+
+    assert!(Arc::ptr_eq(&first.plan.rules, &second.plan.rules));
+}
+
+#[test]
+fn an_event_of_a_source_that_is_gone_is_kept_as_a_dead_letter() {
+    let compiled = compile(&Input::default(), None);
+
+    let outcome = compiled.plan.process(&event("{}"));
+
+    assert!(matches!(outcome, Outcome::DeadLetter { reason } if reason == "LogSource/app is gone"));
+}

@@ -1,0 +1,84 @@
+//! The command line. One file a subcommand; each returns how the process should end.
+
+mod check;
+mod diagnostics;
+mod events;
+mod explain;
+mod generate;
+mod import;
+mod print;
+mod progress;
+mod replay;
+mod run;
+mod search;
+mod send;
+mod test;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+
+/// A SIEM that is declared in YAML.
+///
+/// Give it resources (LogSource, Enrichment, Watchlist, AlertRule, ResponseAction) and it takes events in, enriches, stores and searches
+/// them, and raises alerts. The same files run here on one machine and, through the operator, on Kubernetes.
+#[derive(Debug, Parser)]
+#[command(name = "redoubt", version, propagate_version = true, arg_required_else_help = true, max_term_width = 110)]
+#[command(after_long_help = "Examples:
+  redoubt check -f config/samples/quickstart          say what is wrong with resources
+  redoubt test -f config/samples/quickstart           run the tests that rules and enrichments carry
+  redoubt run -f config/samples/quickstart            run the SIEM here
+  redoubt replay -f rules/ --events old.ndjson        what would these rules have found in those events?
+  redoubt explain -f rules/ --rule NAME --event e.json   why does this rule not fire?
+  redoubt import sigma sigma/rules -o rules/          turn Sigma rules into resources
+  redoubt search 'source.ip:203.0.113.9' --last 1h    find events
+
+Exit status: 0 success; 1 something is wrong with what was given (a resource, a test, an event); 2 wrong usage of the command.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::Run),
+    Check(check::Check),
+    Test(test::Test),
+    Replay(replay::Replay),
+    Explain(explain::Explain),
+    Import(import::Import),
+    Search(search::Search),
+    Send(send::Send),
+    Completions(generate::Completions),
+    Man(generate::Man),
+}
+
+/// The resources that a command works on.
+#[derive(Debug, Args)]
+struct ResourceArgs {
+    /// A file with resources, or a folder: all .yaml and .yml files below it. May be given more than once.
+    #[arg(short = 'f', long = "file", value_name = "PATH", required = true, num_args = 1..)]
+    paths: Vec<PathBuf>,
+}
+
+/// Runs the command that the process was started with.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.command {
+        Command::Run(run) => run.execute(),
+        Command::Check(check) => check.execute(),
+        Command::Test(test) => test.execute(),
+        Command::Replay(replay) => replay.execute(),
+        Command::Explain(explain) => explain.execute(),
+        Command::Import(import) => import.execute(),
+        Command::Search(search) => search.execute(),
+        Command::Send(send) => send.execute(),
+        Command::Completions(completions) => completions.execute(&mut Cli::command()),
+        Command::Man(man) => man.execute(Cli::command()),
+    };
+    done.unwrap_or_else(|error| {
+        anstream::eprintln!("{}error:{} {error:#}", print::RED.render(), print::RED.render_reset());
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,185 @@
+//! A running `redoubt` with a data folder and an address of its own.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use redoubt::store::{Family, SearchRequest, SearchResponse, embedded::StoreReader};
+use tempfile::TempDir;
+
+/// How long anything that must happen may take on a busy machine.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+pub const TOKEN: &str = "a-token-for-tests";
+
+static NEXT: AtomicU8 = AtomicU8::new(1);
+
+/// One SIEM: its resources, its data, and the process when it runs.
+pub struct Siem {
+    pub folder: TempDir,
+    pub address: Ipv4Addr,
+    process: Option<Child>,
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+impl Siem {
+    /// A SIEM on the given resources, not started yet. It listens on a loopback address that no other test of any process uses, so
+    /// that every test can have the same ports.
+    pub fn new(resources: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let pid = std::process::id();
+        let [_, _, high, low] = pid.to_be_bytes();
+        let address = Ipv4Addr::new(127, 100 + NEXT.fetch_add(1, Ordering::Relaxed) % 100, high, low.max(1));
+        let siem = Self { folder, address, process: None, log: Arc::default() };
+        fs::create_dir_all(siem.path("resources")).unwrap();
+        fs::create_dir_all(siem.path("data/secrets/ingest")).unwrap();
+        fs::write(siem.path("data/secrets/ingest/token"), TOKEN).unwrap();
+        for (name, text) in resources {
+            siem.write(name, text);
+        }
+        siem
+    }
+
+    pub fn path(&self, relative: &str) -> PathBuf {
+        self.folder.path().join(relative)
+    }
+
+    /// Writes a file of resources the way editors do: whole, by renaming.
+    pub fn write(&self, name: &str, text: &str) {
+        let draft = self.path(&format!("draft-{name}"));
+        fs::write(&draft, text).unwrap();
+        fs::rename(draft, self.path("resources").join(name)).unwrap();
+    }
+
+    pub fn start(&mut self) {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_redoubt"))
+            .arg("run")
+            .arg("-f")
+            .arg(self.path("resources"))
+            .arg("--data")
+            .arg(self.path("data"))
+            .args(["--bind", &self.address.to_string(), "--log", "info"])
+            .stderr(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let log = Arc::clone(&self.log);
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                log.lock().unwrap().push(line);
+            }
+        });
+        self.process = Some(child);
+    }
+
+    /// Starts and waits until events are taken.
+    pub async fn start_ready(&mut self) {
+        self.start();
+        let url = self.url("/readyz");
+        let client = reqwest::Client::new();
+        self.until("it is ready", async || client.get(&url).send().await.is_ok_and(|answer| answer.status().is_success())).await;
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self) {
+        let mut child = self.process.take().expect("it runs");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Ctrl-C, and waits for the clean end.
+    pub fn stop(&mut self) {
+        let mut child = self.process.take().expect("it runs");
+        let pid = child.id().to_string();
+        assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+        let status = child.wait().unwrap();
+        assert!(status.success(), "ended with {status}:\n{}", self.log());
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}:8080{path}", self.address)
+    }
+
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().join("\n")
+    }
+
+    /// Waits until a condition holds; fails with the process's log when it does not in time.
+    pub async fn until(&self, what: &str, mut condition: impl AsyncFnMut() -> bool) {
+        let started = Instant::now();
+        while !condition().await {
+            assert!(started.elapsed() < DEADLINE, "after {DEADLINE:?} it does not hold that {what}; the log:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Waits until the log holds a text.
+    pub async fn until_logged(&self, text: &str) {
+        self.until(&format!("the log says {text:?}"), async || self.log().contains(text)).await;
+    }
+
+    /// Posts a body until it is taken, as a careful client does: again after every failure that is not the body's own fault.
+    pub async fn post(&self, client: &reqwest::Client, source: &str, body: String) -> reqwest::StatusCode {
+        let url = self.url(&format!("/v1/sources/{source}"));
+        let started = Instant::now();
+        loop {
+            let sent = client.post(&url).bearer_auth(TOKEN).body(body.clone()).timeout(Duration::from_secs(20)).send().await;
+            match sent {
+                Ok(answer) if answer.status().as_u16() != 429 && !answer.status().is_server_error() => return answer.status(),
+                _ => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+            assert!(started.elapsed() < DEADLINE * 3, "nobody takes events; the log:\n{}", self.log());
+        }
+    }
+
+    /// A search in the store, beside the process that may be running.
+    pub async fn search(&self, family: Family, request: SearchRequest) -> SearchResponse {
+        let folder = self.path("data/store");
+        tokio::task::spawn_blocking(move || StoreReader::open(&folder).unwrap().search(family, &request).unwrap()).await.unwrap()
+    }
+
+    pub async fn count(&self, family: Family, query: &str) -> u64 {
+        if !self.path("data/store/records.redb").is_file() {
+            return 0;
+        }
+        self.search(family, SearchRequest { query: query.to_owned(), ..SearchRequest::default() }).await.total
+    }
+
+    /// The value of a counter or gauge, summed over the series whose labels hold a text.
+    pub async fn metric(&self, name: &str, labels: &str) -> f64 {
+        let page = reqwest::get(self.url("/metrics")).await.unwrap().text().await.unwrap();
+        let series = page.lines().filter(|line| line.starts_with(name) && line.contains(labels));
+        series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+}
+
+impl Drop for Siem {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.process {
+            drop(child.kill());
+            drop(child.wait());
+        }
+    }
+}
+
+/// A file or folder of the repository.
+pub fn repository(relative: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(relative)
+}
+
+pub const JSON_SOURCE: &str = "
+apiVersion: redoubt.dev/v1alpha1
+kind: LogSource
+metadata: {name: app}
+spec:
+  http: {auth: {bearer: {name: ingest, key: token}}}
+";

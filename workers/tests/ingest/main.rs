@@ -1,0 +1,12 @@
+//! What the ingest role promises its senders, shown over real sockets and a real queue.
+#![allow(clippy::unwrap_used, reason = "clippy.toml permits it in tests, which to clippy are only the functions marked as such")]
+
+mod answers;
+mod bulk;
+mod credentials;
+mod hot_reload;
+mod malformed;
+mod shutdown;
+mod site;
+mod syslog;
+mod tls;
