@@ -328,18 +328,17 @@ async fn a_full_disk_is_told_and_recovered_from() {
     write(&store, bulk(answered.0)).await;
     store.put(vec![alert_of(answered.1)]).await.unwrap();
     store.refresh().await.unwrap();
+    let mut store = store;
     for reopened in [false, true] {
-        let store = if reopened {
-            store.close().await;
-            Arc::new(EmbeddedStore::open(folder.path(), &options()).unwrap_or_else(|_| panic!("it opens again"))) as Arc<dyn Store>
-        } else {
-            Arc::clone(&store)
-        };
-        assert_eq!(search(&store, all()).await.total, (answered.0 as u64 + 1) * 50);
-        for n in 0..=answered.1 {
-            assert!(store.get(Family::Alerts, &n.to_string()).await.unwrap().is_some(), "alert {n}");
+        if reopened {
+            drop(store);
+            store = open(folder.path());
         }
         store.refresh().await.unwrap();
-        assert_eq!(store.search(Family::Alerts, all()).await.unwrap().total, answered.1 as u64 + 1);
+        assert_eq!(search(&store, all()).await.total, (answered.0 as u64 + 1) * 50, "reopened: {reopened}");
+        assert_eq!(store.search(Family::Alerts, all()).await.unwrap().total, answered.1 as u64 + 1, "reopened: {reopened}");
+        for n in 0..=answered.1 {
+            assert!(store.get(Family::Alerts, &n.to_string()).await.unwrap().is_some(), "alert {n}, reopened: {reopened}");
+        }
     }
 }
