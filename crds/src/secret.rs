@@ -23,3 +23,12 @@ pub struct TlsSecretRef {
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
 }
+
+/// A Secret of type `kubernetes.io/basic-auth`: `username` and `password`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BasicAuthSecretRef {
+    /// Name of the Secret.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}

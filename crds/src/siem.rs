@@ -4,7 +4,7 @@ use kube::CustomResource;
 use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 
-use crate::{ConfigStatus, Duration, TlsSecretRef};
+use crate::{ConfigStatus, Duration, ExternalBroker, ExternalStore, TlsSecretRef};
 
 /// One SIEM: where events are queued and kept, for how long, and how it listens. One a namespace; every other resource of the
 /// namespace belongs to it.
@@ -97,11 +97,14 @@ pub struct BrokerSpec {
     /// How often a batch may be handed out without success before it is set aside as a dead message.
     #[schemars(range(min = 1, max = 1000))]
     pub delivery_limit: u32,
+    /// A RabbitMQ to use; without one the queue is a file in the data folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub external: Option<ExternalBroker>,
 }
 
 impl Default for BrokerSpec {
     fn default() -> Self {
-        Self { max_bytes: 4 << 30, delivery_limit: 20 }
+        Self { max_bytes: 4 << 30, delivery_limit: 20, external: None }
     }
 }
 
@@ -109,17 +112,20 @@ impl Default for BrokerSpec {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct StoreSpec {
-    /// Memory for documents on their way into the index, in bytes.
+    /// Memory for documents on their way into the index, in bytes. Of the store in the data folder only.
     #[schemars(range(min = 16_777_216, max = 1_099_511_627_776_u64))]
     pub index_buffer_bytes: u64,
     /// Longest time from an event's storage to its appearing in a search.
     #[schemars(transform = crate::duration::longer_than_zero)]
     pub refresh: Duration,
+    /// An Elasticsearch to use; without one the store is a folder in the data folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub external: Option<ExternalStore>,
 }
 
 impl Default for StoreSpec {
     fn default() -> Self {
-        Self { index_buffer_bytes: 64 << 20, refresh: Duration::from_secs(1) }
+        Self { index_buffer_bytes: 64 << 20, refresh: Duration::from_secs(1), external: None }
     }
 }
 

@@ -102,6 +102,24 @@ fn rule_cases() -> Vec<RuleCase> {
             "spec.tests[0].logsource",
             "at least one of product, service and category is needed",
         ),
+        rule(
+            "Siem",
+            json!({ "store": { "external": { "urls": ["https://search:9200"], "credentialsSecretRef": { "name": "s" } } } }),
+            json!({ "store": { "external": {
+                "urls": ["https://search:9200"],
+                "credentialsSecretRef": { "name": "s" },
+                "apiKeySecretRef": { "name": "s", "key": "k" },
+            } } }),
+            "spec.store.external",
+            "at most one of credentialsSecretRef and apiKeySecretRef may be set",
+        ),
+        rule(
+            "Siem",
+            json!({ "store": { "external": { "urls": ["https://search:9200"], "rollover": { "maxAge": "1h" } } } }),
+            json!({ "store": { "external": { "urls": ["https://search:9200"], "rollover": { "maxAge": "0h" } } } }),
+            "spec.store.external.rollover.maxAge",
+            "must be longer than zero",
+        ),
         rule("Enrichment", json!({ "drop": { "reason": "r" } }), json!({}), "spec", "exactly one of vrl, lookup, geoip and drop is needed"),
         rule(
             "Enrichment",
