@@ -249,7 +249,7 @@ impl<'a> Compiler<'a> {
     fn build(&mut self, resource: &Resource) -> Result<Part, Vec<Problem>> {
         let name = &resource.name;
         match &resource.spec {
-            Spec::Siem(spec) => Ok(Part::Siem(Box::new(spec.clone()))),
+            Spec::Siem(spec) => Ok(Part::Siem(spec.clone())),
             Spec::LogSource(spec) => Ok(Part::Source(Arc::new(Source::compile(name, spec)?))),
             Spec::Watchlist(spec) => Ok(Part::Watchlist(Arc::new(Watchlist::compile(name, spec)?))),
             Spec::Enrichment(spec) => {

@@ -62,7 +62,7 @@ impl fmt::Display for Kind {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Spec {
     /// The installation.
-    Siem(redoubt_crds::SiemSpec),
+    Siem(Box<redoubt_crds::SiemSpec>),
     /// How events come in.
     LogSource(redoubt_crds::LogSourceSpec),
     /// Sets of values.
@@ -207,7 +207,7 @@ fn read_document(origin: &Origin, value: Value) -> Result<Option<Resource>, Vec<
 
 fn read_spec(kind: Kind, value: Value, origin: &Origin) -> Result<Spec, Box<Diagnostic>> {
     Ok(match kind {
-        Kind::Siem => Spec::Siem(typed::<Siem>(value, origin)?.spec),
+        Kind::Siem => Spec::Siem(Box::new(typed::<Siem>(value, origin)?.spec)),
         Kind::LogSource => Spec::LogSource(typed::<LogSource>(value, origin)?.spec),
         Kind::Watchlist => Spec::Watchlist(typed::<Watchlist>(value, origin)?.spec),
         Kind::Enrichment => Spec::Enrichment(typed::<Enrichment>(value, origin)?.spec),

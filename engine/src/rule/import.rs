@@ -1,11 +1,10 @@
 //! Sigma rule files made into AlertRules, the rule word for word.
 
-use std::{borrow::Cow, sync::Arc};
-
 use redoubt_crds::{AlertRule, AlertRuleSpec, Object};
 use serde::Deserialize as _;
 use serde_json::{Map, Value, json};
 use serde_yaml::Mapping;
+use std::{borrow::Cow, sync::Arc};
 
 use super::Rule;
 use crate::{diagnostic::Problem, event::digest};
