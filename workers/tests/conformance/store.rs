@@ -5,6 +5,7 @@ mod fixture;
 mod suite;
 mod aggregations;
 mod documents;
+mod elasticsearch;
 mod embedded;
 mod embedded_kill;
 mod queries;
