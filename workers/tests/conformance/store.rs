@@ -1,5 +1,6 @@
 //! The suite that every [`redoubt::store::Store`] passes, and what each implementation promises beyond it.
 
+mod faults;
 mod fixture;
 #[macro_use]
 mod suite;

@@ -232,7 +232,7 @@ struct Old {
 /// Makes what is written to some indices searchable.
 pub(super) async fn refresh(transport: &Transport, indices: &str) -> Result<(), StoreError> {
     let path = format!("/{indices}/_refresh?ignore_unavailable=true&allow_no_indices=true");
-    let told: Map<String, Value> = transport.ask(&Request::post(path, &json!({}))).await?.done()?;
+    let told: Map<String, Value> = transport.ask(&Request::order(path)).await?.done()?;
     match told.get("_shards").and_then(|shards| shards["failed"].as_u64()) {
         Some(0) => Ok(()),
         _ => Err(StoreError::Unavailable(format!("not all shards could be refreshed: {}", Value::Object(told)))),

@@ -128,8 +128,7 @@ pub(super) async fn upgrade(transport: &Transport, index: &str, settings: &Index
     let there: Value = transport.ask(&Request::get(format!("/{index}/_mapping"))).await?.done()?;
     let there = &there[index]["mappings"];
     if there["_meta"]["redoubt"]["version"].as_u64().is_none_or(|version| version < VERSION) {
-        let simulated: Value =
-            transport.ask(&Request::post(format!("/_index_template/_simulate_index/{index}"), &json!({}))).await?.done()?;
+        let simulated: Value = transport.ask(&Request::order(format!("/_index_template/_simulate_index/{index}"))).await?.done()?;
         let wanted = &simulated["template"]["mappings"];
         let properties = |mapping: &Value| mapping["properties"].as_object().cloned().unwrap_or_default();
         let (additions, others) = mappings::missing(&properties(wanted), &properties(there));

@@ -84,6 +84,11 @@ impl Request {
         Self::new(Method::POST, path.into(), "application/json", body.to_string().into_bytes())
     }
 
+    /// Without a body.
+    pub(super) fn order(path: impl Into<String>) -> Self {
+        Self::new(Method::POST, path.into(), "application/json", Vec::new())
+    }
+
     /// Lines of JSON.
     pub(super) fn lines(path: impl Into<String>, body: Vec<u8>) -> Self {
         Self::new(Method::POST, path.into(), "application/x-ndjson", body)
