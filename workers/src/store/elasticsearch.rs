@@ -109,9 +109,7 @@ impl ElasticsearchStore {
             indices::create(transport, &name).await?;
             Ok(name)
         }));
-        for index in made.await? {
-            templates::upgrade(transport, &index, &settings).await?;
-        }
+        templates::upgrade(transport, &made.await?, &settings).await?;
         store.patterns = patterns(transport, names).await?;
         tokio::spawn(roll_over(Arc::clone(&store.cluster), options.rollover_check, store.closed.clone()));
         Ok(store)

@@ -167,7 +167,11 @@ impl Indices {
     /// Makes an index; one that is there already is as good. Returns its number.
     async fn create(&self, transport: &Transport, family: Family, generation: Generation) -> Result<u32, StoreError> {
         create(transport, &self.names.series(family, &generation)).await?;
-        self.list(transport, &Days::from([(family, generation.day)])).await?;
+        let now_millis = jiff::Timestamp::now().as_millisecond();
+        self.with(|known| {
+            let fresh = || Known { generations: BTreeMap::new(), heard: Instant::now(), written: false };
+            known.entry((family, generation.day)).or_insert_with(fresh).generations.insert(generation.number, now_millis);
+        });
         Ok(generation.number)
     }
 

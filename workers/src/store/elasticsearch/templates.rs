@@ -5,11 +5,12 @@
 //! | `PREFIX-settings`, `PREFIX-fields` | component templates: settings, and the fields that families have in common |
 //! | `PREFIX-FAMILY` | an index template a family |
 //!
-//! They are put at each start, unless a newer product has put its own. An index that is there already gets the fields that are new to it;
+//! They are put at the start, unless they are there as they should be or a newer product has put its own. An index that is there already gets the fields that are new to it;
 //! what cannot change in place waits for the next index, and the log says so.
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use sha2::{Digest as _, Sha256};
 use tracing::{info, warn};
 
 use super::mappings::{self, Dialect, VERSION};
@@ -31,15 +32,22 @@ pub(super) struct IndexSettings {
 }
 
 impl IndexSettings {
+    /// What an index that is there can take over, in the cluster's own words.
+    fn changeable(&self) -> Map<String, Value> {
+        let settings = [("number_of_replicas", self.replicas.to_string()), ("refresh_interval", format!("{}ms", self.refresh_millis))];
+        settings.into_iter().map(|(name, value)| (name.to_owned(), Value::String(value))).collect()
+    }
+
     fn of_templates(&self, dialect: Dialect) -> Value {
         let mut settings = json!({
             "index.number_of_shards": self.shards,
-            "index.number_of_replicas": self.replicas,
-            "index.refresh_interval": format!("{}ms", self.refresh_millis),
             // An answer means that it is on disk.
             "index.translog.durability": "request",
             "index.mapping.total_fields.limit": MAX_FIELDS,
         });
+        for (name, value) in self.changeable() {
+            settings[format!("index.{name}")] = value;
+        }
         if dialect.limits_fields {
             settings["index.mapping.total_fields.ignore_dynamic_beyond_limit"] = json!(true);
         }
@@ -47,16 +55,24 @@ impl IndexSettings {
     }
 }
 
-/// Puts the templates, in the newest dialect that the server knows.
+/// Puts the templates, in the newest dialect that the server knows, unless just these are there.
 pub(super) async fn put(transport: &Transport, names: &Names, settings: &IndexSettings) -> Result<(), StoreError> {
-    let newer = version_there(transport, names).await?.filter(|version| *version > VERSION);
-    if let Some(version) = newer {
-        warn!(version, own = VERSION, "the templates in the cluster are of a newer version of this product; they stay as they are");
-        return Ok(());
+    let digest = digest(names, settings);
+    match there(transport, names).await? {
+        Some(there) if there.version > VERSION => {
+            warn!(
+                there.version,
+                own = VERSION,
+                "the templates in the cluster are of a newer version of this product; they stay as they are"
+            );
+            return Ok(());
+        }
+        Some(there) if there.digest == digest => return Ok(()),
+        _ => {}
     }
     let mut dialect = Dialect::NEWEST;
     loop {
-        match put_in(transport, names, settings, dialect).await {
+        match put_in(transport, names, settings, dialect, &digest).await {
             Err(StoreError::BadRequest(reason)) => match dialect.without_what_is_refused(&reason) {
                 Some((other, lacks)) => {
                     info!("the server does not have {lacks}");
@@ -69,17 +85,22 @@ pub(super) async fn put(transport: &Transport, names: &Names, settings: &IndexSe
     }
 }
 
-async fn put_in(transport: &Transport, names: &Names, settings: &IndexSettings, dialect: Dialect) -> Result<(), StoreError> {
-    let meta = json!({"redoubt": {"version": VERSION}});
-    let (settings_name, fields_name) = (names.template("settings"), names.template("fields"));
-    let components = [
-        (&settings_name, json!({"template": {"settings": settings.of_templates(dialect)}, "_meta": meta})),
-        (&fields_name, json!({"template": {"mappings": mappings::common(dialect)}, "_meta": meta})),
-    ];
-    for (name, body) in components {
-        done(transport, Request::put(format!("/_component_template/{name}"), &body)).await?;
+async fn put_in(transport: &Transport, names: &Names, settings: &IndexSettings, dialect: Dialect, digest: &str) -> Result<(), StoreError> {
+    for (path, body) in bodies(names, settings, dialect, digest) {
+        done(transport, Request::put(path, &body)).await?;
     }
-    for family in Family::ALL {
+    Ok(())
+}
+
+/// The paths and bodies of all templates, in the order in which they build on each other. That of events comes last: where it is, all are.
+fn bodies(names: &Names, settings: &IndexSettings, dialect: Dialect, digest: &str) -> Vec<(String, Value)> {
+    let meta = json!({"redoubt": {"version": VERSION, "digest": digest}});
+    let (settings_name, fields_name) = (names.template("settings"), names.template("fields"));
+    let mut bodies = vec![
+        (format!("/_component_template/{settings_name}"), json!({"template": {"settings": settings.of_templates(dialect)}, "_meta": meta})),
+        (format!("/_component_template/{fields_name}"), json!({"template": {"mappings": mappings::common(dialect)}, "_meta": meta})),
+    ];
+    for family in Family::ALL.into_iter().rev() {
         let mut parts = vec![&settings_name];
         if mappings::has_common(family) {
             parts.push(&fields_name);
@@ -92,60 +113,74 @@ async fn put_in(transport: &Transport, names: &Names, settings: &IndexSettings, 
             "template": {"mappings": mappings::of(family, dialect)},
             "_meta": meta,
         });
-        done(transport, Request::put(format!("/_index_template/{}", names.template(family.as_str())), &body)).await?;
+        bodies.push((format!("/_index_template/{}", names.template(family.as_str())), body));
     }
-    Ok(())
+    bodies
+}
+
+/// By what it is told whether the templates in the cluster are these. The dialect is the server's, and so no part of it.
+fn digest(names: &Names, settings: &IndexSettings) -> String {
+    let mut hash = Sha256::new();
+    for (path, body) in bodies(names, settings, Dialect::NEWEST, "") {
+        hash.update(path);
+        hash.update(body.to_string());
+    }
+    hex::encode(&hash.finalize()[..16])
 }
 
 async fn done(transport: &Transport, request: Request) -> Result<(), StoreError> {
     transport.ask(&request).await?.done::<Value>().map(drop)
 }
 
-/// The version of the templates that are there.
-async fn version_there(transport: &Transport, names: &Names) -> Result<Option<u64>, StoreError> {
-    #[derive(Deserialize)]
-    struct Found {
-        index_templates: Vec<Named>,
-    }
-    #[derive(Deserialize)]
-    struct Named {
-        index_template: Template,
-    }
-    #[derive(Deserialize)]
-    struct Template {
-        #[serde(default)]
-        version: u64,
-    }
+/// What the templates that are there say of themselves.
+#[derive(Debug, Default, Deserialize)]
+struct There {
+    #[serde(default)]
+    version: u64,
+    #[serde(default)]
+    digest: String,
+}
+
+async fn there(transport: &Transport, names: &Names) -> Result<Option<There>, StoreError> {
     let answer = transport.ask(&Request::get(format!("/_index_template/{}", names.template(Family::Events.as_str())))).await?;
     if answer.status == 404 {
         return Ok(None);
     }
-    Ok(answer.done::<Found>()?.index_templates.first().map(|found| found.index_template.version))
+    let found: Value = answer.done()?;
+    Ok(serde_json::from_value(found["index_templates"][0]["index_template"]["_meta"]["redoubt"].clone()).ok())
 }
 
-/// Brings an index that is there up to its template: adds fields, and changes the settings that can change.
-pub(super) async fn upgrade(transport: &Transport, index: &str, settings: &IndexSettings) -> Result<(), StoreError> {
-    let there: Value = transport.ask(&Request::get(format!("/{index}/_mapping"))).await?.done()?;
-    let there = &there[index]["mappings"];
-    if there["_meta"]["redoubt"]["version"].as_u64().is_none_or(|version| version < VERSION) {
-        let simulated: Value = transport.ask(&Request::order(format!("/_index_template/_simulate_index/{index}"))).await?.done()?;
-        let wanted = &simulated["template"]["mappings"];
-        let properties = |mapping: &Value| mapping["properties"].as_object().cloned().unwrap_or_default();
-        let (additions, others) = mappings::missing(&properties(wanted), &properties(there));
-        if !others.is_empty() {
-            warn!(index, fields = others.join(", "), "fields have another type in this index than they will have in the next one");
+/// Brings indices that are there up to their templates: adds fields, and changes the settings that can change.
+pub(super) async fn upgrade(transport: &Transport, indices: &[String], settings: &IndexSettings) -> Result<(), StoreError> {
+    let there: Value = transport.ask(&Request::get(format!("/{}", indices.join(",")))).await?.done()?;
+    for index in indices {
+        let mapping = &there[index]["mappings"];
+        if mapping["_meta"]["redoubt"]["version"].as_u64().is_none_or(|version| version < VERSION) {
+            add_fields(transport, index, mapping).await?;
         }
-        // The new version is said of the index, so that the next start need not compare again.
-        let body = json!({"_meta": wanted["_meta"], "properties": additions});
-        if let Err(error) = done(transport, Request::put(format!("/{index}/_mapping"), &body)).await {
-            warn!(index, %error, "new fields could not be added to this index; the next one has them");
+        let wanted = settings.changeable();
+        let present = &there[index]["settings"]["index"];
+        if wanted.iter().any(|(name, value)| present[name] != *value)
+            && let Err(error) = done(transport, Request::put(format!("/{index}/_settings"), &json!({"index": wanted}))).await
+        {
+            warn!(index, %error, "the settings of this index could not be changed");
         }
     }
-    let mut changeable = Map::new();
-    changeable.insert("index.number_of_replicas".to_owned(), json!(settings.replicas));
-    changeable.insert("index.refresh_interval".to_owned(), json!(format!("{}ms", settings.refresh_millis)));
-    if let Err(error) = done(transport, Request::put(format!("/{index}/_settings"), &Value::Object(changeable))).await {
-        warn!(index, %error, "the settings of this index could not be changed");
+    Ok(())
+}
+
+async fn add_fields(transport: &Transport, index: &str, there: &Value) -> Result<(), StoreError> {
+    let simulated: Value = transport.ask(&Request::order(format!("/_index_template/_simulate_index/{index}"))).await?.done()?;
+    let wanted = &simulated["template"]["mappings"];
+    let properties = |mapping: &Value| mapping["properties"].as_object().cloned().unwrap_or_default();
+    let (additions, others) = mappings::missing(&properties(wanted), &properties(there));
+    if !others.is_empty() {
+        warn!(index, fields = others.join(", "), "fields have another type in this index than they will have in the next one");
+    }
+    // The new version is said of the index, so that the next start need not compare again.
+    let body = json!({"_meta": wanted["_meta"], "properties": additions});
+    if let Err(error) = done(transport, Request::put(format!("/{index}/_mapping"), &body)).await {
+        warn!(index, %error, "new fields could not be added to this index; the next one has them");
     }
     Ok(())
 }

@@ -105,9 +105,9 @@ impl Answer {
         self.status >= 200 && self.status < 300
     }
 
-    /// Whether the same request may be taken later.
+    /// Whether the same request may be taken later. 500 is not among them: what a server fails on it fails on again.
     pub(super) const fn is_for_later(&self) -> bool {
-        matches!(self.status, 408 | 429 | 500..=599)
+        matches!(self.status, 408 | 429 | 502..=504)
     }
 
     /// What went wrong, in the cluster's words.
