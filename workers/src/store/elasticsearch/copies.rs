@@ -2,11 +2,14 @@
 //!
 //! By `_mget`, which sees what is written at once, where a search sees it after the refresh.
 
+use std::time::Instant;
+
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 use super::answer::Cause;
-use super::transport::{Request, Transport};
+use super::transport::{FIRST_PAUSE, LONGEST_PAUSE, Request, Transport};
 use crate::store::StoreError;
 
 /// So many places are looked at in one request.
@@ -47,20 +50,37 @@ impl Looked {
     }
 }
 
-/// What is at these places, each an index and an id, in their order.
+/// What is at these places, each an index and an id, in their order. A shard that is about to start is waited for.
 pub(super) async fn look(transport: &Transport, places: &[(&str, &str)], with_source: bool) -> Result<Vec<Looked>, StoreError> {
+    let mut all = Vec::with_capacity(places.len());
+    for part in places.chunks(MAX_PLACES) {
+        let started = Instant::now();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let looked = look_once(transport, part, with_source).await?;
+            let Some(error) = looked.iter().find_map(|looked| looked.sequence().err()) else {
+                all.extend(looked);
+                break;
+            };
+            if started.elapsed() + pause > transport.patience() {
+                return Err(error);
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+    Ok(all)
+}
+
+async fn look_once(transport: &Transport, places: &[(&str, &str)], with_source: bool) -> Result<Vec<Looked>, StoreError> {
     #[derive(Deserialize)]
     struct Answer {
         docs: Vec<Looked>,
     }
-    let mut all = Vec::with_capacity(places.len());
-    for part in places.chunks(MAX_PLACES) {
-        let docs: Vec<Value> = part.iter().map(|(index, id)| json!({"_index": index, "_id": id, "_source": with_source})).collect();
-        let answer: Answer = transport.ask(&Request::post("/_mget", &json!({"docs": docs}))).await?.done()?;
-        if answer.docs.len() != part.len() {
-            return Err(StoreError::Unavailable(format!("{} of {} documents asked for are answered", answer.docs.len(), part.len())));
-        }
-        all.extend(answer.docs);
+    let docs: Vec<Value> = places.iter().map(|(index, id)| json!({"_index": index, "_id": id, "_source": with_source})).collect();
+    let answer: Answer = transport.ask(&Request::post("/_mget", &json!({"docs": docs}))).await?.done()?;
+    if answer.docs.len() != places.len() {
+        return Err(StoreError::Unavailable(format!("{} of {} documents asked for are answered", answer.docs.len(), places.len())));
     }
-    Ok(all)
+    Ok(answer.docs)
 }
