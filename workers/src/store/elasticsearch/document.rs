@@ -128,7 +128,7 @@ fn is_deeper_than(value: &Value, levels: usize) -> bool {
 mod tests {
     use super::*;
 
-    fn object(value: Value) -> Map<String, Value> {
+    fn object(value: &Value) -> Map<String, Value> {
         value.as_object().unwrap().clone()
     }
 
@@ -144,7 +144,7 @@ mod tests {
                 r#"{"@timestamp":"2026-11-24T10:00:00+01:00","redoubt":{"id":"x","received":7}}"#,
             ),
         ] {
-            assert_eq!(String::from_utf8(encode("x", 7, &object(body)).unwrap()).unwrap(), expected);
+            assert_eq!(String::from_utf8(encode("x", 7, &object(&body)).unwrap()).unwrap(), expected);
         }
     }
 
@@ -160,7 +160,7 @@ mod tests {
             (json!({"@timestamp": "2026-11-24T10:00:00Z", "message": ["a", [{"text": "hello"}]]}), 0),
             (json!({"@timestamp": "2026-11-24T10:00:00Z", "redoubt": "mine"}), 0),
         ] {
-            let sent: Map<String, Value> = serde_json::from_slice(&encode("x", 7, &object(body.clone())).unwrap()).unwrap();
+            let sent: Map<String, Value> = serde_json::from_slice(&encode("x", 7, &object(&body)).unwrap()).unwrap();
 
             assert!(!sent.get(MESSAGE).is_some_and(holds_object), "{body}");
             if time > 0 {
@@ -172,14 +172,14 @@ mod tests {
 
     #[test]
     fn what_no_cluster_takes_is_refused_here() {
-        let nested = |levels| object(json!({"x": (0..levels).fold(json!("bottom"), |inner, _| json!([inner]))}));
+        let nested = |levels| object(&json!({"x": (0..levels).fold(json!("bottom"), |inner, _| json!([inner]))}));
         assert!(encode("x", 0, &nested(100)).is_ok());
 
         for (id, body, reason) in [
             ("", nested(0), "the id has 0 bytes"),
             (&*"x".repeat(513), nested(0), "the id has 513 bytes"),
             ("x", nested(500), "nested deeper than 120 levels"),
-            ("x", object(json!({"x": "x".repeat(17 << 20)})), "more than 16777216"),
+            ("x", object(&json!({"x": "x".repeat(17 << 20)})), "more than 16777216"),
         ] {
             let refused = encode(id, 0, &body).unwrap_err();
             assert!(refused.reason.contains(reason), "{refused}");

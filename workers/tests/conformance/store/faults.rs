@@ -105,7 +105,7 @@ impl Faults {
     async fn forward_some(&self, uri: &Uri, headers: &HeaderMap, body: &Bytes) -> Response {
         let lines: Vec<&[u8]> = body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
         let documents: Vec<&[&[u8]]> = lines.chunks(2).collect();
-        let kept_back = |position: usize| position % 3 == 0;
+        let kept_back = |position: usize| position.is_multiple_of(3);
         let passed: Vec<u8> = documents
             .iter()
             .enumerate()
