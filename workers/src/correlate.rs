@@ -14,6 +14,7 @@ use std::{
     sync::Arc,
 };
 
+use futures::FutureExt as _;
 use redoubt_engine::{
     alert::Alert,
     compile::Plan,
@@ -171,6 +172,8 @@ struct Partition {
     versions: HashMap<String, u64>,
 }
 
+/// Deliveries that are worked on together.
+const MAX_DELIVERIES: usize = 16;
 /// Alerts in one message to respond.
 const MAX_ANNOUNCED: usize = 100;
 /// Alerts in one write.
@@ -204,19 +207,27 @@ impl Partition {
                 }
                 delivery = consumer.next() => {
                     let Some(delivery) = delivery? else { return Ok(()) };
-                    let done = self.work(&delivery, &shutdown).await;
-                    settle(&mut *consumer, delivery.tag, done, &shutdown).await?;
+                    let mut deliveries = vec![delivery];
+                    while deliveries.len() < MAX_DELIVERIES
+                        && let Some(Ok(Some(delivery))) = consumer.next().now_or_never()
+                    {
+                        deliveries.push(delivery);
+                    }
+                    for (tag, done) in self.work(deliveries, &shutdown).await {
+                        settle(&mut *consumer, tag, done, &shutdown).await?;
+                    }
                 }
             }
         }
     }
 
-    async fn work(&mut self, delivery: &Delivery, shutdown: &CancellationToken) -> Result<(), String> {
-        let matches: Vec<Match> = batch::decode(batch::Kind::Matches, &delivery.body).map_err(|error| error.to_string())?;
+    /// Works on deliveries together, since they share what announcing and writing costs; how it went with each, by tag.
+    async fn work(&mut self, deliveries: Vec<Delivery>, shutdown: &CancellationToken) -> Vec<(u64, Result<(), String>)> {
         let before = self.state.overflow();
-        for found in matches {
-            let received_millis = found.received_millis;
-            self.pending.note(self.state.apply(found), received_millis);
+        let mut done = Vec::with_capacity(deliveries.len());
+        for Delivery { tag, body, .. } in deliveries {
+            let matches = batch::decode::<Match>(batch::Kind::Matches, &body).map_err(|error| error.to_string());
+            done.push((tag, matches.map(|matches| self.apply(matches))));
         }
         let after = self.state.overflow();
         for (kind, count) in [("groups", after.groups - before.groups), ("matches", after.matches - before.matches)] {
@@ -224,7 +235,17 @@ impl Partition {
                 self.role.metrics.correlate_overflow.get_or_create(&KindLabels { kind }).inc_by(count);
             }
         }
-        self.announce_and_write(shutdown).await
+        if let Err(reason) = self.announce_and_write(shutdown).await {
+            done.iter_mut().for_each(|(_, done)| *done = Err(reason.clone()));
+        }
+        done
+    }
+
+    fn apply(&mut self, matches: Vec<Match>) {
+        for found in matches {
+            let received_millis = found.received_millis;
+            self.pending.note(self.state.apply(found), received_millis);
+        }
     }
 
     /// After a restart: takes for announced what has a record, and for written what its record does not lack.

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, anyhow};
 use jiff::Timestamp;
 use redoubt_engine::compile::Plan;
 use tokio::{
-    sync::watch,
+    sync::{Semaphore, watch},
     task::{JoinHandle, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
@@ -101,7 +101,7 @@ pub async fn start(options: &Options, watched: Watched, metrics: Arc<Metrics>) -
         broker: Arc::clone(&broker),
         store: Arc::clone(&store),
         metrics: Arc::clone(&metrics),
-        concurrency: std::thread::available_parallelism().map_or(2, usize::from) + 1,
+        cores: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(2, usize::from))),
         partitions,
     };
     let retention = Retention { plan: watched.plans(), store: Arc::clone(&store), now_millis };
