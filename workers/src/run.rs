@@ -29,7 +29,7 @@ use crate::{
     respond::{self, Respond, webhook},
     retention::Retention,
     secrets::Secrets,
-    store::{self, Store, embedded::EmbeddedStore},
+    store::{self, Store, elasticsearch::ElasticsearchStore, embedded::EmbeddedStore},
 };
 
 /// How long a role may take to finish what it holds after the order to stop.
@@ -74,8 +74,8 @@ pub fn now_millis() -> i64 {
 pub async fn start(options: &Options, watched: Watched, metrics: Arc<Metrics>) -> Result<Running> {
     let plan = Arc::clone(&watched.plans().borrow());
     let broker = open_broker(&options.data, &plan)?;
-    let store = open_store(&options.data, &plan)?;
     let secrets = Secrets::new(options.secrets.clone());
+    let store = open_store(&options.data, &plan, &secrets).await?;
     let (stop_ingest, stop_roles) = (CancellationToken::new(), CancellationToken::new());
     let partitions = plan.siem.correlate.partitions;
 
@@ -181,8 +181,13 @@ fn open_broker(data: &Path, plan: &Plan) -> Result<Arc<dyn Broker>> {
     Ok(Arc::new(EmbeddedBroker::open(&folder, options).with_context(|| format!("opening the queue in {}", folder.display()))?))
 }
 
-fn open_store(data: &Path, plan: &Plan) -> Result<Arc<dyn Store>> {
+async fn open_store(data: &Path, plan: &Plan, secrets: &Secrets) -> Result<Arc<dyn Store>> {
     let settings = &plan.siem.store;
+    if let Some(external) = &settings.external {
+        let options = store::elasticsearch::Options { refresh: settings.refresh.as_std(), ..Default::default() };
+        let opened = ElasticsearchStore::open(external, secrets.clone(), &options).await;
+        return Ok(Arc::new(opened.with_context(|| format!("opening the store at {}", external.urls.join(", ")))?));
+    }
     let buffer = usize::try_from(settings.index_buffer_bytes).unwrap_or(usize::MAX);
     let options = store::embedded::Options { index_buffer_bytes: buffer, refresh: settings.refresh.as_std() };
     let folder = data.join("store");

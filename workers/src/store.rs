@@ -6,9 +6,13 @@
 //! overwrite each other, and are found by id at once and by search within the refresh time.
 //!
 //! Queries and aggregations are Elasticsearch's JSON where they are JSON, and its query-string syntax where they are text.
-//! [`embedded`] keeps all in a folder. Every implementation passes the suite in `tests/conformance/store`.
+//! [`embedded`] keeps all in a folder, [`elasticsearch`] in a cluster that others run. Every implementation passes the suite in `tests/conformance/store`.
 
+pub mod elasticsearch;
 pub mod embedded;
+mod syntax;
+#[cfg(test)]
+mod syntax_tests;
 
 use std::fmt;
 
@@ -46,6 +50,12 @@ impl Family {
             Self::Alerts => "alerts",
             Self::Responses => "responses",
         }
+    }
+
+    /// Whether it is a time series; else its documents are records.
+    #[must_use]
+    pub const fn is_series(self) -> bool {
+        matches!(self, Self::Events | Self::Matches | Self::DeadLetters)
     }
 }
 

@@ -1,8 +1,9 @@
-//! `redoubt search`: finds events, alerts and dead letters in the store of a data folder, also while `redoubt run` uses it.
+//! `redoubt search`: finds events, alerts and dead letters in the store of a data folder, also while `redoubt run` uses it, or in the
+//! cluster that the Siem names.
 
 use std::{io::Write as _, path::PathBuf, process::ExitCode};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use clap::{Args, ValueEnum};
 use redoubt_crds::Duration;
 use redoubt_engine::event::lookup;
@@ -10,9 +11,18 @@ use serde_json::Value;
 
 use super::print::{DIM, counted, styled};
 use crate::{
+    resources::load_and_compile,
     run::now_millis,
-    store::{Family, Hit, SearchRequest, embedded::StoreReader},
+    secrets::Secrets,
+    store::{
+        Family, Hit, SearchRequest, SearchResponse, Store as _,
+        elasticsearch::{ElasticsearchStore, Options},
+        embedded::StoreReader,
+    },
 };
+
+/// How long a person waits for a cluster that does not answer.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Find events, alerts or dead letters
 ///
@@ -26,6 +36,12 @@ pub(super) struct Search {
     /// The data folder of `redoubt run`.
     #[arg(long, value_name = "DIR", default_value = "data", env = "REDOUBT_DATA")]
     data: PathBuf,
+    /// Resources, as for `redoubt run`: if their Siem names an Elasticsearch, it is searched instead of the data folder.
+    #[arg(short = 'f', long = "file", value_name = "PATH", num_args = 1..)]
+    resources: Vec<PathBuf>,
+    /// Where secrets lie, as files NAME/KEY [default: DATA/secrets].
+    #[arg(long, value_name = "DIR", env = "REDOUBT_SECRETS")]
+    secrets: Option<PathBuf>,
     /// What to look through.
     #[arg(long, value_enum, default_value_t = What::Events)]
     what: What,
@@ -65,8 +81,6 @@ enum Output {
 
 impl Search {
     pub(super) fn execute(self) -> Result<ExitCode> {
-        let folder = self.data.join("store");
-        let store = StoreReader::open(&folder).with_context(|| format!("opening the store in {}", folder.display()))?;
         let family = match self.what {
             What::Events => Family::Events,
             What::Alerts => Family::Alerts,
@@ -79,13 +93,34 @@ impl Search {
             size: self.limit as usize,
             ..SearchRequest::default()
         };
-        let found = store.search(family, &request)?;
+        let found = self.find(family, request)?;
         for hit in &found.hits {
             self.show(hit)?;
         }
         let shown = if found.hits.len() as u64 == found.total { String::new() } else { format!(", {} shown", found.hits.len()) };
         anstream::eprintln!("{} found{shown}", counted(usize::try_from(found.total).unwrap_or(usize::MAX), "document"));
         Ok(ExitCode::SUCCESS)
+    }
+
+    fn find(&self, family: Family, request: SearchRequest) -> Result<SearchResponse> {
+        let external = match self.resources.as_slice() {
+            [] => None,
+            paths => load_and_compile(paths).plan.siem.store.external.clone(),
+        };
+        let Some(external) = external else {
+            let folder = self.data.join("store");
+            let store = StoreReader::open(&folder).with_context(|| format!("opening the store in {}", folder.display()))?;
+            return Ok(store.search(family, &request)?);
+        };
+        let secrets = Secrets::new(self.secrets.clone().unwrap_or_else(|| self.data.join("secrets")));
+        // Fails only where another one is installed, which is as good.
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let opened = ElasticsearchStore::open_to_read(&external, secrets, &Options { patience: PATIENCE, ..Options::default() }).await;
+            let store = opened.map_err(|error| anyhow!("the store at {}: {error}", external.urls.join(", ")))?;
+            Ok(store.search(family, request).await?)
+        })
     }
 
     fn show(&self, hit: &Hit) -> Result<()> {

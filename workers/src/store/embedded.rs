@@ -25,9 +25,6 @@ mod scan;
 mod schema;
 mod search;
 mod series;
-mod syntax;
-#[cfg(test)]
-mod syntax_tests;
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{File, TryLockError};

@@ -18,7 +18,7 @@ use tantivy::{DateTime, Term};
 use super::document::{MAX_KEYWORD_BYTES, parse_time, truncated};
 use super::scan::{Paths, Scan, Test, Values};
 use super::schema::{FIELDS, ID, KEYWORD, MESSAGE, RECEIVED, TIMESTAMP, words_analyzer};
-use super::syntax::{self, Part, Text, Value, error_at};
+use crate::store::syntax::{self, Part, Text, Value, error_at};
 use crate::store::{SearchRequest, StoreError};
 
 /// The query of a request: text, filters and times together. `now` is what the word means in the query.

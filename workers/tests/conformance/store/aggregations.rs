@@ -11,7 +11,7 @@ fn events() -> Vec<Document> {
         event(
             id,
             millis,
-            json!({"user": {"name": user}, "event": {"severity": severity, "created": "2026-11-24T09:00:00Z"}, "details": {"ok": severity > 2, "weight": severity * 10}}),
+            json!({"user": {"name": user}, "event": {"severity": severity, "created": "2026-11-24T09:00:00Z"}, "process": {"pid": severity * 10}, "details": {"ok": severity > 2}}),
         )
     };
     vec![
@@ -82,7 +82,7 @@ pub(super) async fn results_are_elasticsearchs_json<H: Harness>() {
         ),
         (
             "terms of numbers",
-            json!({"a": {"terms": {"field": "details.weight", "size": 2, "order": {"_key": "desc"}}}}),
+            json!({"a": {"terms": {"field": "process.pid", "size": 2, "order": {"_key": "desc"}}}}),
             json!({"a": {"doc_count_error_upper_bound": 0, "sum_other_doc_count": 2, "buckets": [
                 {"key": 50, "doc_count": 1}, {"key": 30, "doc_count": 2}]}}),
         ),

@@ -9,6 +9,11 @@ use serde_json::{Map, Value};
 /// How a case gets its store.
 #[async_trait]
 pub(super) trait Harness: Sized + Send {
+    /// Why this store cannot be tested here, if so.
+    fn absent() -> Option<String> {
+        None
+    }
+
     /// A store with nothing in it.
     async fn fresh() -> Self;
 

@@ -46,6 +46,10 @@ macro_rules! store_conformance {
     ($harness:ty: $($module:ident::$case:ident),+) => {
         $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $case() {
+            if let Some(why) = <$harness as $crate::store::fixture::Harness>::absent() {
+                eprintln!("skipped: {why}");
+                return;
+            }
             $crate::store::$module::$case::<$harness>().await;
         })+
     };

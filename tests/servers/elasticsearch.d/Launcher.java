@@ -1,0 +1,36 @@
+import java.nio.file.Path;
+import java.util.Map;
+import java.util.concurrent.CountDownLatch;
+import org.elasticsearch.common.logging.LogConfigurator;
+import org.elasticsearch.common.settings.Settings;
+import org.elasticsearch.env.Environment;
+import org.elasticsearch.node.InternalSettingsPreparer;
+import org.elasticsearch.node.Node;
+import org.elasticsearch.plugins.PluginsLoader;
+
+/** Starts an Elasticsearch node from its libraries, as the distribution's own start class would, less the parts that are not published. */
+public final class Launcher {
+    public static void main(String[] arguments) throws Exception {
+        LogConfigurator.configureESLogging();
+        Settings home = Settings.builder().put("path.home", arguments[0]).build();
+        Path config = Path.of(arguments[0], "config");
+        Environment environment = InternalSettingsPreparer.prepareEnvironment(home, Map.of(), config, () -> "test");
+        LogConfigurator.configure(environment, true);
+        PluginsLoader plugins = PluginsLoader.createPluginsLoader(
+            PluginsLoader.loadModulesBundles(environment.modulesDir(), true),
+            PluginsLoader.loadPluginsBundles(environment.pluginsDir(), true),
+            Map.of()
+        );
+        Node node = new Node(environment, plugins);
+        CountDownLatch end = new CountDownLatch(1);
+        Runtime.getRuntime().addShutdownHook(new Thread(() -> {
+            try (node) {
+                end.countDown();
+            } catch (Exception closing) {
+                closing.printStackTrace();
+            }
+        }));
+        node.start();
+        end.await();
+    }
+}
