@@ -9,6 +9,7 @@
 //! The roles ([`ingest`], [`process`], [`correlate`], [`respond`]) know the seams ([`broker`], [`store`]) and the engine, and nothing
 //! of each other. [`run`] puts them together in one process. [`resources`] feeds them with the plan that is in force.
 
+mod amqp;
 pub mod backoff;
 pub mod batch;
 pub mod broker;

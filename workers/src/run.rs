@@ -208,7 +208,9 @@ async fn measure_queues(broker: &dyn Broker, partitions: u16, metrics: &Metrics,
             if let Ok(depth) = broker.depth(topic, subscription).await {
                 let labels = QueueLabels { topic: topic.to_string(), subscription };
                 metrics.queue_messages.get_or_create(&labels).set(gauge(depth.messages));
-                metrics.queue_bytes.get_or_create(&labels).set(gauge(depth.bytes));
+                if let Some(bytes) = depth.bytes {
+                    metrics.queue_bytes.get_or_create(&labels).set(gauge(bytes));
+                }
             }
         }
         tokio::select! {

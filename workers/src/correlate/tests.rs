@@ -51,6 +51,18 @@ impl Broker for Outside {
         Ok(Vec::new())
     }
 
+    async fn dead_depth(&self) -> Result<Depth, BrokerError> {
+        Ok(Depth::default())
+    }
+
+    async fn replay_dead(&self, _: &str) -> Result<bool, BrokerError> {
+        Ok(false)
+    }
+
+    async fn drop_dead(&self, _: &str) -> Result<bool, BrokerError> {
+        Ok(false)
+    }
+
     async fn close(&self) {}
 }
 

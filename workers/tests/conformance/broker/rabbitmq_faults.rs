@@ -1,0 +1,1 @@
+//! What a RabbitMQ may do to its clients.
