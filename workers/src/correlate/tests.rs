@@ -129,7 +129,7 @@ fn partition_with(outside: &Arc<Outside>, raised: Vec<Alert>) -> Partition {
     };
     let mut pending = Pending::default();
     pending.note(raised.into_iter().map(Change::Raised).collect(), 0);
-    Partition { role: Arc::new(role), number: 0, state: Correlator::new(rules, 10), pending, versions: HashMap::new() }
+    Partition { role: Arc::new(role), number: 0, hold: 0, state: Correlator::new(rules, 10), pending, versions: HashMap::new() }
 }
 
 #[tokio::test]
