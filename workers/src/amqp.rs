@@ -18,7 +18,8 @@ use std::{
 
 use futures::StreamExt as _;
 use lapin::{
-    Channel, Connection, ConnectionProperties, Event,
+    Channel, Connection, ConnectionProperties, ErrorKind, Event,
+    protocol::AMQPErrorKind,
     tcp::{OwnedIdentity, OwnedTLSConfig},
     uri::AMQPUri,
 };
@@ -238,5 +239,16 @@ impl Link {
         if let Some(live) = live {
             live.close().await;
         }
+    }
+}
+
+/// The code of a refusal that closed a channel and left the connection whole.
+pub(crate) fn code(error: &lapin::Error) -> Option<u16> {
+    match error.kind() {
+        ErrorKind::ProtocolError(error) => match error.kind() {
+            AMQPErrorKind::Soft(_) => Some(error.get_id()),
+            AMQPErrorKind::Hard(_) => None,
+        },
+        _ => None,
     }
 }

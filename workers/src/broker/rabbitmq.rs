@@ -22,7 +22,7 @@
 
 mod consumer;
 mod dead;
-mod publisher;
+pub(crate) mod publisher;
 mod topology;
 
 use std::{sync::Arc, time::Duration};

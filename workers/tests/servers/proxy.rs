@@ -23,6 +23,8 @@ enum Network {
 pub struct Proxy {
     address: SocketAddr,
     network: Arc<watch::Sender<Network>>,
+    /// Connections that are open.
+    open: Arc<watch::Sender<usize>>,
 }
 
 impl Proxy {
@@ -32,20 +34,27 @@ impl Proxy {
         let address = listener.local_addr().unwrap();
         let network = Arc::new(watch::Sender::new(Network::Whole));
         let mut changes = network.subscribe();
+        let open = Arc::new(watch::Sender::new(0));
+        let counted = Arc::clone(&open);
         tokio::spawn(async move {
             loop {
                 tokio::select! {
                     accepted = listener.accept() => {
                         let Ok((client, _)) = accepted else { return };
                         if *changes.borrow() != Network::Cut {
-                            tokio::spawn(carry(client, target.clone(), changes.clone()));
+                            let (target, changes, open) = (target.clone(), changes.clone(), Arc::clone(&counted));
+                            open.send_modify(|open| *open += 1);
+                            tokio::spawn(async move {
+                                carry(client, target, changes).await;
+                                open.send_modify(|open| *open -= 1);
+                            });
                         }
                     }
                     changed = changes.changed() => if changed.is_err() { return },
                 }
             }
         });
-        Self { address, network }
+        Self { address, network, open }
     }
 
     /// `amqp://HOST:PORT` of this side.
@@ -58,9 +67,10 @@ impl Proxy {
         self.network.send_replace(Network::Whole);
     }
 
-    /// Ends all connections.
-    pub fn cut(&self) {
+    /// Ends all connections, and waits until they have ended.
+    pub async fn cut(&self) {
         self.network.send_replace(Network::Cut);
+        let _ = self.open.subscribe().wait_for(|open| *open == 0).await;
     }
 
     /// Holds everything up without a word.

@@ -37,7 +37,7 @@ const PERSISTENT: u8 = 2;
 
 /// Why messages were not taken.
 #[derive(Debug)]
-pub(super) enum Refusal {
+pub(crate) enum Refusal {
     /// The queue is full.
     Full,
     /// No queue is bound for them.
@@ -50,11 +50,11 @@ pub(super) enum Refusal {
 
 /// A message and where it goes.
 #[derive(Debug)]
-pub(super) struct Outgoing {
-    pub(super) body: Vec<u8>,
-    pub(super) headers: FieldTable,
+pub(crate) struct Outgoing {
+    pub(crate) body: Vec<u8>,
+    pub(crate) headers: FieldTable,
     /// The message's own id; a new one where there is none yet.
-    pub(super) id: Option<String>,
+    pub(crate) id: Option<String>,
 }
 
 impl From<Vec<u8>> for Outgoing {
@@ -64,7 +64,7 @@ impl From<Vec<u8>> for Outgoing {
 }
 
 #[derive(Debug)]
-pub(super) struct Publisher {
+pub(crate) struct Publisher {
     link: Link,
     open: Mutex<Option<Open>>,
     room: Arc<Semaphore>,
@@ -79,12 +79,12 @@ struct Open {
 }
 
 impl Publisher {
-    pub(super) fn new(link: Link) -> Self {
+    pub(crate) fn new(link: Link) -> Self {
         Self { link, open: Mutex::default(), room: Arc::new(Semaphore::new(ON_THE_WAY_KIB)), largest: Arc::new(AtomicU64::new(u64::MAX)) }
     }
 
     /// Publishes messages, in order, and returns when the server has confirmed all of them.
-    pub(super) async fn send(&self, exchange: &str, key: &str, messages: Vec<Outgoing>) -> Result<(), Refusal> {
+    pub(crate) async fn send(&self, exchange: &str, key: &str, messages: Vec<Outgoing>) -> Result<(), Refusal> {
         let limit = self.largest.load(Ordering::Relaxed);
         let largest = messages.iter().map(|message| message.body.len() as u64).max().unwrap_or(0);
         if largest > limit {
@@ -164,7 +164,7 @@ impl Publisher {
         }
     }
 
-    pub(super) async fn close(&self) {
+    pub(crate) async fn close(&self) {
         // What is on its way has all of the room, so with all of it in hand nothing is.
         let all = u32::try_from(ON_THE_WAY_KIB).unwrap_or(u32::MAX);
         let _ = timeout(ANSWER, self.room.acquire_many(all)).await;

@@ -10,15 +10,17 @@
 //! A prefix has no dot and neither has a topic, so the name of a queue tells both.
 
 use lapin::{
-    ErrorKind, ExchangeKind,
+    ExchangeKind,
     options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
-    protocol::AMQPErrorKind,
     types::{AMQPValue, FieldTable},
 };
 use tracing::warn;
 
 use super::Bounds;
-use crate::{amqp::Live, broker::Topic};
+use crate::{
+    amqp::{Live, code},
+    broker::Topic,
+};
 
 /// Dead messages that are kept.
 const MAX_DEAD_MESSAGES: i64 = 10_000;
@@ -134,16 +136,6 @@ fn bind() -> QueueBindOptions {
 /// Whether the server said that there is no such queue.
 pub(super) fn is_missing(error: &lapin::Error) -> bool {
     code(error) == Some(NOT_FOUND)
-}
-
-fn code(error: &lapin::Error) -> Option<u16> {
-    match error.kind() {
-        ErrorKind::ProtocolError(error) => match error.kind() {
-            AMQPErrorKind::Soft(_) => Some(error.get_id()),
-            AMQPErrorKind::Hard(_) => None,
-        },
-        _ => None,
-    }
 }
 
 #[cfg(test)]

@@ -86,7 +86,7 @@ impl Harness for Site {
     }
 
     async fn crash_and_reopen(&mut self) {
-        self.proxy.cut();
+        self.proxy.cut().await;
         let proxy = Proxy::to(shared().address("a")).await;
         let broker = connect(&proxy, &self.prefix, self.bounds, &self.secrets.1);
         self.crashed.push((std::mem::replace(&mut self.proxy, proxy), std::mem::replace(&mut self.broker, broker)));
