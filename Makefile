@@ -7,12 +7,12 @@ CARGO ?= cargo
 DATA ?= data
 RELEASE := $(or $(CARGO_TARGET_DIR),target)/release/redoubt
 
-.PHONY: help setup run attack test lint unit bench generate clean
+.PHONY: help setup run attack test lint unit bench servers servers-stop generate clean
 
 help: ## Say what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
-setup: ## Install what building needs (a C compiler, Rust's toolchain)
+setup: ## Install what building and testing need (a C compiler, Rust's toolchain, RabbitMQ)
 	@tests/setup
 
 run: setup ## Run the SIEM here on the sample resources, and play a small attack into it
@@ -29,12 +29,20 @@ lint:
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
 
+# The servers that tests need were installed by `setup`, so a missing one is a fault and no reason to skip.
 unit:
-	$(CARGO) test --workspace --locked
+	REDOUBT_REQUIRE_SERVERS=1 $(CARGO) test --workspace --locked
+
+servers: setup ## Start the servers that Redoubt works with, for development, and leave them running
+	@tests/up
+
+servers-stop: ## Stop them
+	@tests/down
 
 bench: setup ## Measure the engine beside bare rule matching, and the whole path from HTTP to the store (needs the corpora)
 	$(CARGO) bench --workspace --locked --bench engine
 	$(CARGO) bench --workspace --locked --bench pipeline
+	$(CARGO) bench --workspace --locked --bench broker
 
 generate: ## Write the manifests and reference pages that come from the types
 	$(CARGO) run --locked -p redoubt-crds

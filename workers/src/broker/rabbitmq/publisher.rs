@@ -20,7 +20,7 @@ use lapin::{
 };
 use tokio::{
     sync::{Mutex, Semaphore},
-    time::timeout,
+    time::{Instant, timeout},
 };
 use uuid::Uuid;
 
@@ -32,6 +32,8 @@ const CONFIRM: Duration = Duration::from_secs(20);
 const ON_THE_WAY_KIB: usize = 128 << 10;
 /// How long a publish waits for others to make room.
 const ROOM: Duration = Duration::from_secs(5);
+/// A channel on which the queue was full is replaced when it is older than this.
+const RENEW: Duration = Duration::from_secs(1);
 /// `delivery_mode` of a message that survives a restart.
 const PERSISTENT: u8 = 2;
 
@@ -76,6 +78,7 @@ pub(crate) struct Publisher {
 struct Open {
     live: Arc<Live>,
     channel: Channel,
+    since: Instant,
 }
 
 impl Publisher {
@@ -126,6 +129,13 @@ impl Publisher {
                 self.forget(&open).await;
                 Err(refusal)
             }
+            Ok(Ok(Err(Refusal::Full))) => {
+                // Up to 3.10 at least, a channel that was opened before a lost leader was replaced takes the queue for full for ever.
+                if open.since.elapsed() > RENEW {
+                    self.forget(&open).await;
+                }
+                Err(Refusal::Full)
+            }
             Ok(Ok(outcome)) => outcome,
             Ok(Err(panicked)) => Err(Refusal::Unavailable(panicked.to_string())),
             Err(_) => {
@@ -151,7 +161,7 @@ impl Publisher {
                 return Err(format!("no answer within {ANSWER:?}"));
             }
         }
-        let opened = Open { live, channel };
+        let opened = Open { live, channel, since: Instant::now() };
         *open = Some(opened.clone());
         Ok(opened)
     }

@@ -52,6 +52,8 @@ struct Traffic {
     got: watch::Receiver<BTreeSet<u32>>,
     consuming: JoinHandle<()>,
     enough: watch::Sender<bool>,
+    /// The last error of publishing, for a test that fails.
+    refused: watch::Receiver<String>,
 }
 
 impl Traffic {
@@ -62,12 +64,14 @@ impl Traffic {
         let (count, confirmed) = watch::channel(0);
         let (enough, stop) = watch::channel(false);
         let publisher = Arc::clone(&broker);
+        let (refusal, refused) = watch::channel(String::new());
         let publishing = tokio::spawn(async move {
             for number in 0_u32.. {
                 if *stop.borrow() {
                     return;
                 }
-                while publisher.publish(WORK.0, vec![number.to_string().into_bytes()]).await.is_err() {
+                while let Err(error) = publisher.publish(WORK.0, vec![number.to_string().into_bytes()]).await {
+                    refusal.send_replace(error.to_string());
                     tokio::task::yield_now().await;
                 }
                 count.send_replace(number + 1);
@@ -84,13 +88,15 @@ impl Traffic {
                 consumer.ack(&[delivery.tag]).await.unwrap();
             }
         });
-        Self { broker, _secrets: secrets, confirmed, publishing, got, consuming, enough }
+        Self { broker, _secrets: secrets, confirmed, publishing, got, consuming, enough, refused }
     }
 
     /// Waits for so many more to come all the way.
     async fn flow(&mut self, more: usize) {
         let goal = self.got.borrow().len() + more;
-        within("traffic", self.got.wait_for(|numbers| numbers.len() >= goal)).await.unwrap();
+        let refused = self.refused.clone();
+        let came = tokio::time::timeout(DEADLINE, self.got.wait_for(|numbers| numbers.len() >= goal)).await;
+        assert!(came.is_ok(), "no traffic; publishing said last: {}", *refused.borrow());
     }
 
     /// Ends publishing; what was confirmed must all arrive.
