@@ -27,7 +27,7 @@ use uuid::Uuid;
 use crate::amqp::{ANSWER, Link, Live};
 
 /// How long the server may take to confirm. A quorum queue that lost its leader has another one within a few seconds.
-const CONFIRM: Duration = Duration::from_secs(20);
+const CONFIRM: Duration = Duration::from_secs(10);
 /// At most so many bytes of bodies are on their way to the server, in KiB. One publish that is larger waits until it is alone.
 const ON_THE_WAY_KIB: usize = 128 << 10;
 /// How long a publish waits for others to make room.

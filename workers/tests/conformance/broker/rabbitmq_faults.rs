@@ -7,6 +7,7 @@ use std::{
 };
 
 use redoubt::{
+    backoff::Backoff,
     broker::{
         Broker, BrokerError, Consumer, Topic,
         rabbitmq::{Bounds, RabbitMq},
@@ -18,6 +19,7 @@ use tokio::{
     sync::{Mutex, MutexGuard, watch},
     task::{JoinHandle, spawn_blocking},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::rabbitmq::{prefix, secrets, spec};
 use crate::servers::{
@@ -70,9 +72,10 @@ impl Traffic {
                 if *stop.borrow() {
                     return;
                 }
+                let mut backoff = Backoff::between(Duration::from_millis(20), Duration::from_secs(1));
                 while let Err(error) = publisher.publish(WORK.0, vec![number.to_string().into_bytes()]).await {
                     refusal.send_replace(error.to_string());
-                    tokio::task::yield_now().await;
+                    backoff.pause(&CancellationToken::new()).await.unwrap();
                 }
                 count.send_replace(number + 1);
             }
@@ -96,7 +99,8 @@ impl Traffic {
         let goal = self.got.borrow().len() + more;
         let refused = self.refused.clone();
         let came = tokio::time::timeout(DEADLINE, self.got.wait_for(|numbers| numbers.len() >= goal)).await;
-        assert!(came.is_ok(), "no traffic; publishing said last: {}", *refused.borrow());
+        let confirmed = *self.confirmed.borrow();
+        assert!(came.is_ok(), "no traffic; {confirmed} confirmed, of {goal} to come; publishing said last: {}", *refused.borrow());
     }
 
     /// Ends publishing; what was confirmed must all arrive.
