@@ -115,7 +115,7 @@ async fn main() -> anyhow::Result<()> {
     let broker = Arc::new(EmbeddedBroker::open(folder.path(), Options::default())?);
     broker.declare(Topic::Events, "process").await?;
     let published = show("published", publish(&broker).await?);
-    let consumed = show("consumed", consume(&broker).await?);
+    let consumed = show("consumed", consume(&*broker).await?);
     broker.close().await;
 
     let (written, read) = plain(&folder.path().join("plain.redb"))?;

@@ -8,7 +8,11 @@
 //! reason in its headers, confirmed, and is acknowledged then: nothing is lost, and nothing goes round for ever. The good events in it
 //! are taken.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::StreamExt as _;
 use lapin::{
@@ -65,11 +69,11 @@ pub(super) async fn follow(shared: &Arc<Shared>, shutdown: &CancellationToken) {
             keep
         });
         for (name, input) in wanted {
-            if !running.contains_key(&name) {
+            if let Entry::Vacant(place) = running.entry(name) {
                 let stop = shutdown.child_token();
-                let intake = Input::new(shared.clone(), name.clone(), input.clone(), stop.clone());
+                let intake = Input::new(shared.clone(), place.key().clone(), input.clone(), stop.clone());
                 shared.tasks.spawn(intake.run());
-                running.insert(name, (input, stop));
+                place.insert((input, stop));
             }
         }
         if plan.changed().await.is_err() {
