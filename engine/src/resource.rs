@@ -69,8 +69,8 @@ pub enum Spec {
     Watchlist(redoubt_crds::WatchlistSpec),
     /// What happens to events in transit.
     Enrichment(redoubt_crds::EnrichmentSpec),
-    /// What is worth an alert. Boxed, since it is by far the largest.
-    AlertRule(Box<redoubt_crds::AlertRuleSpec>),
+    /// What is worth an alert. Shared, since there are thousands, and each is kept by whoever read it and by the plan it runs in.
+    AlertRule(Arc<redoubt_crds::AlertRuleSpec>),
     /// What is done about alerts.
     ResponseAction(redoubt_crds::ResponseActionSpec),
 }
@@ -211,7 +211,7 @@ fn read_spec(kind: Kind, value: Value, origin: &Origin) -> Result<Spec, Box<Diag
         Kind::LogSource => Spec::LogSource(typed::<LogSource>(value, origin)?.spec),
         Kind::Watchlist => Spec::Watchlist(typed::<Watchlist>(value, origin)?.spec),
         Kind::Enrichment => Spec::Enrichment(typed::<Enrichment>(value, origin)?.spec),
-        Kind::AlertRule => Spec::AlertRule(Box::new(typed::<AlertRule>(value, origin)?.spec)),
+        Kind::AlertRule => Spec::AlertRule(Arc::new(typed::<AlertRule>(value, origin)?.spec)),
         Kind::ResponseAction => Spec::ResponseAction(typed::<ResponseAction>(value, origin)?.spec),
     })
 }

@@ -104,7 +104,7 @@ pub struct Rule {
     /// What an alert says of it.
     pub info: RuleInfo,
     /// The resource itself.
-    pub spec: AlertRuleSpec,
+    pub spec: Arc<AlertRuleSpec>,
     name: Arc<str>,
     matcher: Matcher,
     exceptions: Vec<Matcher>,

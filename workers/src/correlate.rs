@@ -22,6 +22,7 @@ use std::{
     sync::Arc,
 };
 
+use futures::FutureExt as _;
 use redoubt_engine::{
     alert::Alert,
     compile::Plan,
@@ -201,6 +202,8 @@ struct Partition {
     versions: HashMap<String, u64>,
 }
 
+/// Deliveries that are worked on together.
+const MAX_DELIVERIES: usize = 16;
 /// Alerts in one message to respond.
 const MAX_ANNOUNCED: usize = 100;
 /// Alerts in one write.
@@ -234,26 +237,32 @@ impl Partition {
                 }
                 delivery = consumer.next() => {
                     let Some(delivery) = delivery? else { return Ok(()) };
-                    let done = self.work(&delivery, &shutdown).await;
-                    settle(&mut *consumer, delivery.tag, done, &shutdown).await?;
+                    let mut deliveries = vec![delivery];
+                    while deliveries.len() < MAX_DELIVERIES
+                        && let Some(Ok(Some(delivery))) = consumer.next().now_or_never()
+                    {
+                        deliveries.push(delivery);
+                    }
+                    for (tag, done) in self.work(deliveries, &shutdown).await {
+                        settle(&mut *consumer, tag, done, &shutdown).await?;
+                    }
                 }
             }
         }
     }
 
-    async fn work(&mut self, delivery: &Delivery, shutdown: &CancellationToken) -> Result<(), String> {
-        let matches: Vec<Match> = batch::decode(batch::Kind::Matches, &delivery.body).map_err(|error| error.to_string())?;
-        if delivery.hold != self.hold {
-            self.take_over(shutdown).await?;
-            self.hold = delivery.hold;
+    /// Works on deliveries together, since they share what announcing and writing costs; how it went with each, by tag.
+    async fn work(&mut self, deliveries: Vec<Delivery>, shutdown: &CancellationToken) -> Vec<(u64, Result<(), String>)> {
+        if let Some(hold) = deliveries.iter().map(|delivery| delivery.hold).find(|hold| *hold != self.hold) {
+            if let Err(reason) = self.take_over(shutdown).await {
+                return deliveries.into_iter().map(|delivery| (delivery.tag, Err(reason.clone()))).collect();
+            }
+            self.hold = hold;
         }
-        let partitions = self.role.partitions;
-        let (matches, foreign) = matches.into_iter().partition(|found| partition(found, partitions) == self.number);
-        self.send_on(foreign, shutdown).await?;
         let before = self.state.overflow();
-        for found in matches {
-            let received_millis = found.received_millis;
-            self.pending.note(self.state.apply(found), received_millis);
+        let mut done = Vec::with_capacity(deliveries.len());
+        for Delivery { tag, body, .. } in deliveries {
+            done.push((tag, self.take(&body, shutdown).await));
         }
         let after = self.state.overflow();
         for (kind, count) in [("groups", after.groups - before.groups), ("matches", after.matches - before.matches)] {
@@ -261,7 +270,26 @@ impl Partition {
                 self.role.metrics.correlate_overflow.get_or_create(&KindLabels { kind }).inc_by(count);
             }
         }
-        self.announce_and_write(shutdown).await
+        if let Err(reason) = self.announce_and_write(shutdown).await {
+            done.iter_mut().for_each(|(_, done)| *done = Err(reason.clone()));
+        }
+        done
+    }
+
+    async fn take(&mut self, body: &[u8], shutdown: &CancellationToken) -> Result<(), String> {
+        let matches: Vec<Match> = batch::decode(batch::Kind::Matches, body).map_err(|error| error.to_string())?;
+        let partitions = self.role.partitions;
+        let (own, foreign) = matches.into_iter().partition(|found| partition(found, partitions) == self.number);
+        self.send_on(foreign, shutdown).await?;
+        self.apply(own);
+        Ok(())
+    }
+
+    fn apply(&mut self, matches: Vec<Match>) {
+        for found in matches {
+            let received_millis = found.received_millis;
+            self.pending.note(self.state.apply(found), received_millis);
+        }
     }
 
     /// Builds the state anew: another process may have held this partition. What is pending stays so.

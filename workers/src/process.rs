@@ -22,7 +22,10 @@ use redoubt_engine::{
     weight::{Weight, text_bytes},
 };
 use serde_json::{Map, Value, json};
-use tokio::{sync::watch, task::spawn_blocking};
+use tokio::{
+    sync::{Semaphore, watch},
+    task::spawn_blocking,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
@@ -41,6 +44,8 @@ pub const SUBSCRIPTION: &str = "process";
 
 /// Bytes of messages that may be in the works at a time.
 const PREFETCH_BYTES: usize = 32 << 20;
+/// Messages that may be in the works at a time: most of them wait for the store, whose commits pay off only when many share one.
+const IN_THE_WORKS: usize = 12;
 
 /// The role and what it stands on.
 pub struct Process {
@@ -52,8 +57,8 @@ pub struct Process {
     pub store: Arc<dyn Store>,
     /// Counters.
     pub metrics: Arc<Metrics>,
-    /// Messages that are worked on at a time.
-    pub concurrency: usize,
+    /// One permit for each message that is computed on at a time; meanwhile others wait for the store.
+    pub cores: Arc<Semaphore>,
     /// Partitions that matches are spread over.
     pub partitions: u16,
 }
@@ -73,7 +78,7 @@ impl Process {
                 biased;
                 Some((tag, done)) = running.next() => settle(&mut *consumer, tag, done, &shutdown).await?,
                 () = shutdown.cancelled() => break,
-                delivery = consumer.next(), if running.len() < role.concurrency => {
+                delivery = consumer.next(), if running.len() < IN_THE_WORKS => {
                     let Some(delivery) = delivery? else { break };
                     let (role, shutdown) = (Arc::clone(&role), shutdown.clone());
                     running.spawn(delivery.tag, async move { role.work_on(Arc::new(delivery), &shutdown).await });
@@ -104,7 +109,11 @@ impl Process {
         let mut may_repeat = delivery.redeliveries > 0;
         loop {
             let (plan, message) = (Arc::clone(&self.plan.borrow()), Arc::clone(delivery));
-            let working = spawn_blocking(move || Worked::of(&plan, &message, may_repeat));
+            let core = Arc::clone(&self.cores).acquire_owned().await.map_err(|closed| closed.to_string())?;
+            let working = spawn_blocking(move || {
+                let _core = core;
+                Worked::of(&plan, &message, may_repeat)
+            });
             let mut worked = working.await.map_err(|panicked| panicked.to_string())?.map_err(|undecodable| undecodable.to_string())?;
             match self.bulk(std::mem::take(&mut worked.documents)).await {
                 Ok(results) => return Ok((worked, results)),

@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use jiff::Timestamp;
 use redoubt_engine::compile::Plan;
 use tokio::{
-    sync::watch,
+    sync::{Semaphore, watch},
     task::{JoinHandle, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
@@ -208,7 +208,7 @@ impl Parts<'_> {
                 broker: Arc::clone(self.broker),
                 store: Arc::clone(self.store),
                 metrics: Arc::clone(self.metrics),
-                concurrency: std::thread::available_parallelism().map_or(2, usize::from) + 1,
+                cores: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(2, usize::from))),
                 partitions,
             };
             // Where several processes do it, they delete the same.

@@ -211,7 +211,7 @@ fn rule_set(rules: &[(&str, &AlertRuleSpec)]) -> Arc<RuleSet> {
             Some(threshold) => threshold.matcher.when = Some("true".into()),
             None => spec.sigma = serde_json::from_value(SIGMA.clone()).ok(),
         }
-        Arc::new(Rule::compile(name, &spec).unwrap_or_else(|problems| panic!("{problems:?}")))
+        Arc::new(Rule::compile(name, &spec.into()).unwrap_or_else(|problems| panic!("{problems:?}")))
     };
     Arc::new(RuleSet::new(rules.iter().map(compile).collect()))
 }

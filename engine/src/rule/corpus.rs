@@ -44,7 +44,7 @@ fn rules(folder: &Path) -> Vec<Arc<Rule>> {
         match import(&fs::read_to_string(path).unwrap(), path.to_str().unwrap()) {
             Ok(found) => rules.extend(found.into_iter().map(|rule| {
                 let name = rule.metadata.name.unwrap();
-                Arc::new(Rule::compile(&name, &rule.spec).unwrap_or_else(|problems| panic!("{name}: {problems:?}")))
+                Arc::new(Rule::compile(&name, &rule.spec.into()).unwrap_or_else(|problems| panic!("{name}: {problems:?}")))
             })),
             Err(problems) => panic!("{}: {problems:?}", path.display()),
         }

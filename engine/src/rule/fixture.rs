@@ -29,7 +29,7 @@ pub(super) fn spec(value: Value) -> AlertRuleSpec {
 
 /// A rule that compiles.
 pub(super) fn rule(name: &str, value: Value) -> Arc<Rule> {
-    match Rule::compile(name, &spec(value)) {
+    match Rule::compile(name, &spec(value).into()) {
         Ok(rule) => Arc::new(rule),
         Err(problems) => panic!("{name}: {problems:?}"),
     }

@@ -1,6 +1,6 @@
 //! Sigma rule files made into AlertRules, the rule word for word.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use redoubt_crds::{AlertRule, AlertRuleSpec, Object};
 use serde::Deserialize as _;
@@ -67,9 +67,9 @@ pub fn import(sigma_yaml: &str, file: &str) -> Result<Vec<AlertRule>, Vec<Proble
         };
         let title = object.get("title").and_then(Value::as_str).unwrap_or_default();
         let name = name(file, title, rules.len());
-        let spec = spec(object);
-        match Rule::compile(&name, &spec) {
-            Ok(_) => rules.push(AlertRule::new(&name, spec)),
+        let spec = Arc::new(spec(object));
+        match Rule::compile(&name, &spec).map(drop) {
+            Ok(()) => rules.push(AlertRule::new(&name, Arc::unwrap_or_clone(spec))),
             Err(found) => problems.extend(found),
         }
     }

@@ -20,7 +20,7 @@ impl Rule {
     ///
     /// # Errors
     /// Every problem found, with the field it lies in.
-    pub fn compile(name: &str, spec: &AlertRuleSpec) -> Result<Self, Vec<Problem>> {
+    pub fn compile(name: &str, spec: &Arc<AlertRuleSpec>) -> Result<Self, Vec<Problem>> {
         let mut problems = check_bounds(spec);
         let matcher = match (&spec.sigma, &spec.threshold) {
             (Some(sigma), None) => Matcher::compile(Some(sigma), None, "spec", Use::Rule),
@@ -41,7 +41,7 @@ impl Rule {
         }
         match matcher {
             Some((matcher, about)) if problems.is_empty() => {
-                Ok(Self { info: info(name, spec, about), spec: spec.clone(), name: Arc::from(name), matcher, exceptions })
+                Ok(Self { info: info(name, spec, about), spec: Arc::clone(spec), name: Arc::from(name), matcher, exceptions })
             }
             _ => Err(problems),
         }
@@ -180,7 +180,7 @@ mod tests {
     use crate::rule::fixture::spec;
 
     fn problems(value: Value) -> Vec<(String, String)> {
-        let Err(problems) = Rule::compile("rule", &spec(value)) else { return Vec::new() };
+        let Err(problems) = Rule::compile("rule", &spec(value).into()) else { return Vec::new() };
         problems.into_iter().map(|problem| (problem.field, problem.message)).collect()
     }
 
@@ -193,9 +193,9 @@ mod tests {
             "detection": {"selection": {"CommandLine|contains": "whoami"}, "condition": "selection"},
         });
 
-        let plain = Rule::compile("whoami", &spec(json!({"sigma": sigma}))).ok().unwrap().info;
+        let plain = Rule::compile("whoami", &spec(json!({"sigma": sigma})).into()).ok().unwrap().info;
         let own = json!({"sigma": sigma, "title": "Own", "severity": "low", "tags": ["mine"], "attack": ["T1110", "T1033"]});
-        let own = Rule::compile("whoami", &spec(own)).ok().unwrap().info;
+        let own = Rule::compile("whoami", &spec(own).into()).ok().unwrap().info;
 
         assert_eq!((plain.id.as_str(), plain.title.as_str(), plain.severity), ("an-id", "Whoami", Severity::High));
         assert_eq!(plain.attack, ["T1033", "T1059.001"]);
@@ -209,7 +209,7 @@ mod tests {
     fn a_threshold_has_its_name_for_title_and_id_and_is_of_medium_severity() {
         let rule = json!({"threshold": {"match": {"sigma": {"detection": {"s": {"a": 1}, "condition": "s"}}}, "count": 3, "window": "5m"}});
 
-        let info = Rule::compile("brute-force", &spec(rule)).ok().unwrap().info;
+        let info = Rule::compile("brute-force", &spec(rule).into()).ok().unwrap().info;
 
         assert_eq!((info.id.as_str(), info.title.as_str(), info.severity), ("brute-force", "brute-force", Severity::Medium));
     }

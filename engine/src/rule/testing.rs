@@ -256,7 +256,7 @@ mod tests {
 
         for example in &examples {
             let resource: redoubt_crds::AlertRule = serde_yaml::from_str(example).unwrap();
-            let rule = Rule::compile("example", &resource.spec).unwrap_or_else(|problems| panic!("{example}: {problems:?}"));
+            let rule = Rule::compile("example", &resource.spec.into()).unwrap_or_else(|problems| panic!("{example}: {problems:?}"));
             let outcomes = run_tests(&Arc::new(rule));
 
             assert!(!outcomes.is_empty());
@@ -270,7 +270,7 @@ mod tests {
         let mut value = brute_force();
         value["tests"] = json!([{"name": "n", "format": "syslog", "events": [{"message": "x"}], "expect": {"fires": true}}]);
 
-        let problems = Rule::compile("r", &crate::rule::fixture::spec(value)).err().unwrap();
+        let problems = Rule::compile("r", &crate::rule::fixture::spec(value).into()).err().unwrap();
 
         assert_eq!((problems[0].field.as_str(), problems[0].message.as_str()), ("spec.tests[0].events[0]", "a syslog event is a text"));
     }

@@ -207,7 +207,7 @@ async fn matches_of_other_partitions_are_sent_on_to_them() {
     let body = batch::encode(batch::Kind::Matches, &matches).unwrap();
 
     let delivery = Delivery { tag: 1, redeliveries: 0, hold: 0, body };
-    work.work(&delivery, &CancellationToken::new()).await.unwrap();
+    assert_eq!(work.work(vec![delivery], &CancellationToken::new()).await, [(1, Ok(()))]);
 
     let mut sent = outside.notes.lock().unwrap().clone();
     let foreign = matches.iter().filter(|found| partition(found, 4) != 0);
@@ -225,7 +225,7 @@ async fn a_new_hold_builds_the_state_anew_and_forgets_nothing_that_is_pending() 
     let body = batch::encode::<Match>(batch::Kind::Matches, &[]).unwrap();
 
     let delivery = Delivery { tag: 1, redeliveries: 0, hold: 2, body };
-    work.work(&delivery, &CancellationToken::new()).await.unwrap();
+    assert_eq!(work.work(vec![delivery], &CancellationToken::new()).await, [(1, Ok(()))]);
 
     assert_eq!(work.hold, 2);
     assert_eq!(*outside.notes.lock().unwrap(), ["announced a", "written a"]);

@@ -14,6 +14,7 @@
 mod aggregations;
 mod document;
 mod follower;
+mod ids;
 mod indexer;
 mod newest;
 mod partition;
@@ -114,7 +115,7 @@ impl EmbeddedStore {
         let (index, index_commands) = channel();
         let (follow, follow_commands) = channel();
         let indexer = Indexer::new(Arc::clone(&series), options.index_buffer_bytes.max(MIN_INDEX_BUFFER));
-        let follower = Follower::new(Arc::clone(&records), Arc::clone(&indices), RECORDS_BUFFER);
+        let follower = Follower::new(Arc::clone(&records), Arc::clone(&indices), RECORDS_BUFFER, options.refresh);
         // Each thread holds the lock, so that the folder is free only when the last of them has ended.
         let (indexer_lock, follower_lock) = (Arc::clone(&lock), Arc::clone(&lock));
         let threads = vec![
@@ -182,7 +183,7 @@ impl Store for EmbeddedStore {
             return Ok(Vec::new());
         }
         let records = Arc::clone(&self.records);
-        let outcomes = blocking(move || records.put(&puts)).await?;
+        let outcomes = blocking(move || records.put(puts)).await?;
         self.follow_records();
         Ok(outcomes)
     }

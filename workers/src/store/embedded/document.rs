@@ -37,19 +37,24 @@ pub(super) struct Prepared {
     pub(super) source_bytes: usize,
     timestamp: DateTime,
     received: DateTime,
-    source: Vec<u8>,
+    pub(super) source: Vec<u8>,
     words: Vec<String>,
+    root: Place,
     body: Map<String, Json>,
 }
 
 impl Prepared {
     /// Looks a document through; refuses what an index cannot take.
     pub(super) fn new(document: Document) -> Result<Self, Rejection> {
-        Self::from_parts(document.id, document.received_millis, document.body)
+        Self::from_parts(Place::Root, document.id, document.received_millis, document.body)
     }
 
-    /// As [`Prepared::new`], from the parts.
-    pub(super) fn from_parts(id: String, received_millis: i64, body: Map<String, Json>) -> Result<Self, Rejection> {
+    /// As [`Prepared::new`], for a record.
+    pub(super) fn record(id: String, received_millis: i64, body: Map<String, Json>) -> Result<Self, Rejection> {
+        Self::from_parts(Place::Record, id, received_millis, body)
+    }
+
+    fn from_parts(root: Place, id: String, received_millis: i64, body: Map<String, Json>) -> Result<Self, Rejection> {
         let refuse = |reason: String| Rejection { reason };
         if id.is_empty() || id.len() > MAX_ID_BYTES {
             return Err(refuse(format!("the id has {} bytes; from 1 to {MAX_ID_BYTES} are allowed", id.len())));
@@ -58,7 +63,7 @@ impl Prepared {
             return Err(refuse(format!("the receive time {received_millis} ms lies outside the years 1677 to 2262")));
         }
         let mut survey = Survey::default();
-        survey.object(&body, Place::Root, 1);
+        survey.object(&body, root, 1);
         if survey.depth > MAX_DEPTH {
             return Err(refuse(format!("nested deeper than {MAX_DEPTH} levels; flatten it or keep it as text")));
         }
@@ -78,6 +83,7 @@ impl Prepared {
             received: DateTime::from_timestamp_millis(received_millis),
             source,
             words,
+            root,
             body,
         })
     }
@@ -97,8 +103,12 @@ pub(super) fn truncated(text: &str, max_bytes: usize) -> &str {
 /// Where in the document a value lies, as far as it matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
-    /// The document itself.
+    /// A document of a time series itself.
     Root,
+    /// A record itself.
+    Record,
+    /// `events` of a record and below: the events behind an alert, which are stored, but not searched (they can be found as events).
+    Evidence,
     /// `event`.
     Event,
     /// `event.original`: the raw text, which is stored, but not searched (it would double the index).
@@ -117,10 +127,11 @@ impl Place {
     /// Where a member lies.
     fn member(self, key: &str) -> Self {
         match (self, key) {
-            (Self::Root, MESSAGE) => Self::Message,
-            (Self::Root, TIMESTAMP) => Self::Timestamp,
-            (Self::Root, "event") => Self::Event,
-            (Self::Root, "event.original") | (Self::Event, "original") => Self::Original,
+            (Self::Evidence, _) | (Self::Record, "events") => Self::Evidence,
+            (Self::Root | Self::Record, MESSAGE) => Self::Message,
+            (Self::Root | Self::Record, TIMESTAMP) => Self::Timestamp,
+            (Self::Root | Self::Record, "event") => Self::Event,
+            (Self::Root | Self::Record, "event.original") | (Self::Event, "original") => Self::Original,
             (Self::Root, key) if key == "details" || key.starts_with("details.") => Self::Details,
             (Self::Details, _) => Self::Details,
             _ => Self::Other,
@@ -159,7 +170,7 @@ impl<'a> Survey<'a> {
             }
             Json::String(text) => {
                 self.values += 1;
-                let searched = !matches!(place, Place::Message | Place::Original | Place::Timestamp);
+                let searched = !matches!(place, Place::Message | Place::Original | Place::Timestamp | Place::Evidence);
                 if searched && text.as_bytes().contains(&b' ') {
                     self.words.push(text);
                 }
@@ -173,7 +184,7 @@ impl<'a> Survey<'a> {
 #[derive(Debug, Clone)]
 pub(super) enum Node<'a> {
     Leaf(ReferenceValueLeaf<'a>),
-    Body(&'a Map<String, Json>),
+    Body { body: &'a Map<String, Json>, root: Place },
     Json { value: &'a Json, place: Place, depth: usize },
 }
 
@@ -184,7 +195,7 @@ impl<'a> Value<'a> for Node<'a> {
     fn as_value(&self) -> ReferenceValue<'a, Self> {
         let (value, place, depth) = match self {
             Self::Leaf(leaf) => return ReferenceValue::Leaf(leaf.clone()),
-            Self::Body(body) => return ReferenceValue::Object(Members { members: body.iter(), place: Place::Root, depth: 0 }),
+            Self::Body { body, root } => return ReferenceValue::Object(Members { members: body.iter(), place: *root, depth: 0 }),
             Self::Json { value, place, depth } => (*value, *place, *depth),
         };
         let leaf = match value {
@@ -197,9 +208,9 @@ impl<'a> Value<'a> for Node<'a> {
                 _ => ReferenceValueLeaf::Null,
             },
             Json::String(text) => match place {
-                Place::Message | Place::Original | Place::Timestamp => ReferenceValueLeaf::Null,
+                Place::Message | Place::Original | Place::Timestamp | Place::Evidence => ReferenceValueLeaf::Null,
                 Place::Details => ReferenceValueLeaf::Str(truncated(text, MAX_KEYWORD_BYTES)),
-                Place::Root | Place::Event | Place::Other => match time_of(text) {
+                Place::Root | Place::Record | Place::Event | Place::Other => match time_of(text) {
                     Some(time) => ReferenceValueLeaf::Date(time),
                     None => ReferenceValueLeaf::Str(truncated(text, MAX_KEYWORD_BYTES)),
                 },
@@ -236,7 +247,7 @@ impl<'a> Iterator for Elements<'a> {
     }
 }
 
-/// The members of an object whose keys can be searched: no empty ones, none with the bytes that tantivy separates paths by.
+/// The members of an object that can be searched: no evidence, no empty keys, none with the bytes that tantivy separates paths by.
 pub(super) struct Members<'a> {
     members: serde_json::map::Iter<'a>,
     place: Place,
@@ -249,8 +260,9 @@ impl<'a> Iterator for Members<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             let (key, value) = self.members.next()?;
-            if !key.is_empty() && key.len() <= MAX_KEY_BYTES && !key.bytes().any(|byte| byte < 2) {
-                return Some((key, Node::Json { value, place: self.place.member(key), depth: self.depth }));
+            let place = self.place.member(key);
+            if place != Place::Evidence && !key.is_empty() && key.len() <= MAX_KEY_BYTES && !key.bytes().any(|byte| byte < 2) {
+                return Some((key, Node::Json { value, place, depth: self.depth }));
             }
         }
     }
@@ -275,7 +287,7 @@ impl TantivyDocument for Prepared {
                 leaf(fields.timestamp, ReferenceValueLeaf::Date(self.timestamp)),
                 leaf(fields.received, ReferenceValueLeaf::Date(self.received)),
                 leaf(fields.source, ReferenceValueLeaf::Bytes(&self.source)),
-                (fields.keyword, Node::Body(&self.body)),
+                (fields.keyword, Node::Body { body: &self.body, root: self.root }),
             ]
             .into_iter()
             .chain(message.map(move |text| leaf(fields.message, ReferenceValueLeaf::Str(truncated(text, MAX_TEXT_BYTES)))))

@@ -1,6 +1,7 @@
 //! The thread that keeps the indices of records up to date.
 //!
-//! It follows the list of changes that [`Records`] keeps, and its commits say how far they got, so that a crash at any moment costs a moment
+//! It follows the list of changes that [`Records`] keeps: at once after a quiet time, else as often as the refresh time says, since a commit
+//! costs the same for one change as for a thousand. Its commits say how far they got, so that a crash at any moment costs a moment
 //! of catching up. An index that is lost or cannot be read is built anew.
 
 use std::collections::HashMap;
@@ -8,7 +9,7 @@ use std::collections::hash_map::Entry;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tantivy::{IndexWriter, Term};
 use tokio::sync::oneshot;
@@ -76,41 +77,39 @@ pub(super) struct Follower {
     records: Arc<Records>,
     indices: Arc<Indices>,
     buffer_bytes: usize,
+    refresh: Duration,
     writers: HashMap<Family, IndexWriter<Prepared>>,
 }
 
 impl Follower {
-    pub(super) fn new(records: Arc<Records>, indices: Arc<Indices>, buffer_bytes: usize) -> Self {
-        Self { records, indices, buffer_bytes, writers: HashMap::new() }
+    pub(super) fn new(records: Arc<Records>, indices: Arc<Indices>, buffer_bytes: usize, refresh: Duration) -> Self {
+        Self { records, indices, buffer_bytes, refresh, writers: HashMap::new() }
     }
 
-    /// Works until told to close, or until nobody can ask any more. Catches up at once, then after each change.
+    /// Works until told to close, or until nobody can ask any more. Catches up at once, then after changes.
     pub(super) fn run(mut self, commands: &Receiver<Command>) {
-        let mut behind = self.catch_up_all().is_err();
+        // When there is something to catch up with.
+        let mut due = Some(Instant::now());
+        let mut rested = Instant::now();
         loop {
-            let command = if behind {
-                match commands.recv_timeout(RETRY) {
-                    Ok(command) => command,
-                    Err(RecvTimeoutError::Timeout) => Command::Changed,
-                    Err(RecvTimeoutError::Disconnected) => break,
-                }
-            } else {
-                match commands.recv() {
-                    Ok(command) => command,
-                    Err(_) => break,
-                }
+            let command = match due {
+                Some(due) => commands.recv_timeout(due.saturating_duration_since(Instant::now())),
+                None => commands.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
             let mut askers = Vec::new();
             let mut close = false;
-            for command in std::iter::once(command).chain(commands.try_iter()) {
-                match command {
-                    Command::Changed => {}
-                    Command::CatchUp(asker) => askers.push(asker),
-                    Command::Close => close = true,
+            match command {
+                Ok(Command::Changed) => {
+                    due.get_or_insert(rested);
+                    continue;
                 }
+                Ok(Command::CatchUp(asker)) => askers.push(asker),
+                Ok(Command::Close) | Err(RecvTimeoutError::Disconnected) => close = true,
+                Err(RecvTimeoutError::Timeout) => {}
             }
             let done = self.catch_up_all();
-            behind = done.is_err();
+            rested = Instant::now() + self.refresh;
+            due = done.is_err().then(|| Instant::now() + RETRY);
             for asker in askers {
                 // The asker may be gone.
                 let _ = asker.send(done.as_ref().copied().map_err(|error| StoreError::Unavailable(error.to_string())));
@@ -156,7 +155,7 @@ impl Follower {
                     deletions.push(version);
                     continue;
                 };
-                match Prepared::from_parts(id, received_millis, body) {
+                match Prepared::record(id, received_millis, body) {
                     Ok(document) => drop(writer.add_document(document).map_err(|error| index_failed(&error))?),
                     Err(refusal) => warn!(%family, %refusal, "a record cannot be searched"),
                 }

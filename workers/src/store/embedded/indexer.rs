@@ -1,26 +1,25 @@
 //! The thread that writes time series.
 //!
-//! It takes bulks from a queue, adds all that is waiting to the indices of their days, commits, and answers: the more bulks arrive, the
-//! more share a commit. A document that may be a repeat is looked for first, in the index of its day and of the days beside it, among
+//! It takes bulks from a queue and adds them to the indices of their days as they come; then it commits, and answers all of them. A commit
+//! costs much that does not depend on its size, so the next one waits in proportion to what the last one took ([`COMMIT_SHARE`]): a lone
+//! bulk is committed at once, and the more arrive, the more share a commit. A document that may be a repeat is looked for first, in the index of its day and of the days beside it, among
 //! what is committed and what is not yet; where its id is found, the copy that is there stands and the document is done. Nothing is ever
 //! deleted but whole days. A writer that fails is thrown away with all that it had not committed; those bulks are told so, and the next
 //! bulk gets a new writer. A panic counts as such a failure, of all writers.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use jiff::civil::Date;
-use tantivy::schema::IndexRecordOption;
-use tantivy::{DocSet, IndexWriter, Searcher, TERMINATED, TantivyError, Term};
+use tantivy::IndexWriter;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tracing::{info, warn};
 
 use super::contained;
 use super::document::Prepared;
 use super::partition::{Partition, index_failed};
-use super::schema::FIELDS;
 use super::series::Series;
 use crate::store::{Family, ItemResult, StoreError};
 
@@ -28,7 +27,11 @@ use crate::store::{Family, ItemResult, StoreError};
 const MAX_WRITERS: usize = 4;
 /// A writer that nothing came for is closed after this time, which frees its memory.
 const IDLE: Duration = Duration::from_secs(300);
-/// A group of bulks is committed when it holds so many documents, even if more wait.
+/// After a commit, bulks are gathered for so many times its duration before the next.
+const COMMIT_SHARE: u32 = 3;
+/// But no longer than this.
+const MAX_GATHERING: Duration = Duration::from_millis(400);
+/// A group of bulks is committed when it holds so many documents, even if it is not time yet.
 const MAX_GROUP_DOCUMENTS: usize = 20_000;
 /// As [`MAX_GROUP_DOCUMENTS`], in bytes of JSON.
 const MAX_GROUP_BYTES: usize = 64 << 20;
@@ -70,6 +73,9 @@ pub(super) struct Indexer {
     series: Arc<HashMap<Family, Series>>,
     buffer_bytes: usize,
     writers: HashMap<Place, Writer>,
+    group: Group,
+    /// Before this time no commit begins, unless the group is full.
+    next_commit: Instant,
 }
 
 struct Writer {
@@ -89,14 +95,42 @@ impl Writer {
     }
 }
 
-/// What happened to a group of bulks so far.
+/// The bulks that share the next commit, and what happened to them so far.
 #[derive(Default)]
 struct Group {
+    bulks: Vec<Added>,
+    documents: usize,
+    bytes: usize,
     touched: BTreeSet<Place>,
     failed: BTreeMap<Place, String>,
 }
 
+/// A bulk whose documents are added, and wait for the commit of their places.
+struct Added {
+    places: BTreeSet<Place>,
+    /// Why none of it counts, whatever its places say.
+    failure: Option<String>,
+    results: Vec<ItemResult>,
+    answer: oneshot::Sender<Result<Vec<ItemResult>, StoreError>>,
+    permit: OwnedSemaphorePermit,
+}
+
 impl Group {
+    fn is_full(&self) -> bool {
+        self.documents >= MAX_GROUP_DOCUMENTS || self.bytes >= MAX_GROUP_BYTES
+    }
+
+    /// Answers all bulks; what is not failed by now is durable.
+    fn answer(self) {
+        for bulk in self.bulks {
+            let failure = bulk.failure.or_else(|| bulk.places.iter().find_map(|place| self.failed.get(place).cloned()));
+            let answer = failure.map_or(Ok(bulk.results), |reason| Err(StoreError::Unavailable(reason)));
+            // The sender may be gone; what is committed stays.
+            let _ = bulk.answer.send(answer);
+            drop(bulk.permit);
+        }
+    }
+
     fn fail(&mut self, place: Place, error: &dyn std::fmt::Display) {
         warn!(family = %place.0, day = %place.1, %error, "a bulk could not be committed; its sender will repeat it");
         self.failed.insert(place, error.to_string());
@@ -105,74 +139,82 @@ impl Group {
 
 impl Indexer {
     pub(super) fn new(series: Arc<HashMap<Family, Series>>, buffer_bytes: usize) -> Self {
-        Self { series, buffer_bytes, writers: HashMap::new() }
+        Self { series, buffer_bytes, writers: HashMap::new(), group: Group::default(), next_commit: Instant::now() }
     }
 
     /// Works until told to close, or until nobody can ask any more.
     pub(super) fn run(mut self, commands: &Receiver<Command>) {
         loop {
-            let mut next = match commands.recv_timeout(IDLE) {
-                Ok(command) => Some(command),
-                Err(RecvTimeoutError::Timeout) => {
-                    self.close_idle();
-                    continue;
-                }
-                Err(RecvTimeoutError::Disconnected) => break,
-            };
-            while let Some(command) = next.take() {
-                match command {
-                    Command::Write(bulk) => {
-                        let (bulks, other) = gather(bulk, commands);
-                        self.write(bulks);
-                        next = other;
+            let waiting = !self.group.bulks.is_empty();
+            let patience = if waiting { self.next_commit.saturating_duration_since(Instant::now()) } else { IDLE };
+            match commands.recv_timeout(patience) {
+                Ok(Command::Write(bulk)) => {
+                    self.add_bulk(bulk);
+                    if self.group.is_full() || Instant::now() >= self.next_commit {
+                        self.commit_group();
                     }
-                    Command::Remove { family, before, answer } => {
-                        // The asker may be gone; the days are removed all the same.
-                        let _ = answer.send(contained(|| self.remove(family, before)));
-                    }
-                    Command::Close => return self.close_all(),
                 }
+                Ok(Command::Remove { family, before, answer }) => {
+                    self.commit_group();
+                    // The asker may be gone; the days are removed all the same.
+                    let _ = answer.send(contained(|| self.remove(family, before)));
+                }
+                Err(RecvTimeoutError::Timeout) if waiting => self.commit_group(),
+                Err(RecvTimeoutError::Timeout) => self.close_idle(),
+                Ok(Command::Close) | Err(RecvTimeoutError::Disconnected) => break,
             }
         }
+        self.commit_group();
         self.close_all();
     }
 
-    /// Writes, commits and answers a group of bulks.
-    fn write(&mut self, mut bulks: Vec<Bulk>) {
-        let writes: Vec<Vec<Write>> = bulks.iter_mut().map(|bulk| std::mem::take(&mut bulk.writes)).collect();
-        let outcomes = contained(|| Ok(self.write_group(writes))).unwrap_or_else(|error| {
-            // What a panic left half done is not trusted: new writers start from the last commit.
-            self.writers.clear();
-            warn!(%error, "bulks could not be written; their senders will repeat them");
-            bulks.iter().map(|_| Err(error.to_string())).collect()
-        });
-        for (bulk, outcome) in bulks.into_iter().zip(outcomes) {
-            let answer = outcome.map(|()| bulk.results).map_err(StoreError::Unavailable);
-            // The sender may be gone; what is committed stays.
-            let _ = bulk.answer.send(answer);
-            drop(bulk.permit);
+    /// Adds the documents of a bulk to the group.
+    fn add_bulk(&mut self, bulk: Bulk) {
+        let Bulk { writes, results, answer, permit } = bulk;
+        self.group.documents += writes.len();
+        self.group.bytes += writes.iter().map(|write| write.document.source_bytes).sum::<usize>();
+        let added = contained(|| Ok(writes.into_iter().map(|write| self.add(write)).collect()));
+        let (places, failure) = match added {
+            Ok(places) => (places, None),
+            Err(error) => (BTreeSet::new(), Some(error.to_string())),
+        };
+        self.group.bulks.push(Added { places, failure, results, answer, permit });
+        if self.group.bulks.last().is_some_and(|bulk| bulk.failure.is_some()) {
+            self.distrust();
         }
     }
 
-    /// Writes and commits the documents of several bulks; for each bulk whether all of it is durable, or why not.
-    fn write_group(&mut self, bulks: Vec<Vec<Write>>) -> Vec<Result<(), String>> {
-        let mut group = Group::default();
-        let mut places_of_bulks: Vec<BTreeSet<Place>> = Vec::with_capacity(bulks.len());
-        for writes in bulks {
-            places_of_bulks.push(writes.into_iter().map(|write| self.add(write, &mut group)).collect());
+    /// Commits what the group has added, and answers.
+    fn commit_group(&mut self) {
+        let started = Instant::now();
+        let committed = contained(|| {
+            for place in self.group.touched.clone() {
+                self.commit(place);
+            }
+            Ok(())
+        });
+        if committed.is_err() {
+            self.distrust();
         }
-        for place in group.touched.clone() {
-            self.commit(place, &mut group);
+        std::mem::take(&mut self.group).answer();
+        self.next_commit = Instant::now() + (started.elapsed() * COMMIT_SHARE).min(MAX_GATHERING);
+    }
+
+    /// After a panic: what it left half done is not trusted. New writers start from the last commit, and all that shared the group is sent
+    /// again.
+    fn distrust(&mut self) {
+        self.writers.clear();
+        warn!("bulks could not be written; their senders will repeat them");
+        for bulk in &mut self.group.bulks {
+            bulk.failure.get_or_insert_with(|| "a panic ended the work on it or on what shared its commit".to_owned());
         }
-        let failure = |places: BTreeSet<Place>| places.iter().find_map(|place| group.failed.get(place).cloned());
-        places_of_bulks.into_iter().map(|places| failure(places).map_or(Ok(()), Err)).collect()
     }
 
     /// Adds a document to its day's index, unless a copy of it is there. The place whose commit makes the document durable: that of the
     /// copy, if there is one.
-    fn add(&mut self, write: Write, group: &mut Group) -> Place {
+    fn add(&mut self, write: Write) -> Place {
         let Write { place, may_repeat, document } = write;
-        if group.failed.contains_key(&place) {
+        if self.group.failed.contains_key(&place) {
             return place;
         }
         if may_repeat {
@@ -180,23 +222,24 @@ impl Indexer {
                 Ok(None) => {}
                 Ok(Some(there)) => return there,
                 Err(error) => {
-                    group.fail(place, &error);
+                    self.group.fail(place, &error);
                     return place;
                 }
             }
         }
-        group.touched.insert(place);
-        if let Err(error) = self.make_room(place, group) {
-            group.fail(place, &error);
+        self.group.touched.insert(place);
+        if let Err(error) = self.make_room(place) {
+            self.group.fail(place, &error);
             return place;
         }
         let added = self.writer(place).and_then(|writer| {
+            writer.partition.note(&document.id);
             writer.uncommitted.insert(document.id.clone());
             writer.index.add_document(document).map_err(|error| index_failed(&error))
         });
         if let Err(error) = added {
             self.writers.remove(&place);
-            group.fail(place, &error);
+            self.group.fail(place, &error);
         }
         place
     }
@@ -205,18 +248,14 @@ impl Indexer {
     /// either side of midnight may be written in the other order.
     fn find(&self, (family, day): Place, id: &str) -> Result<Option<Place>, StoreError> {
         let Some(series) = self.series.get(&family) else { return Ok(None) };
-        let term = Term::from_field_text(FIELDS.id, id);
         for day in [Some(day), day.yesterday().ok(), day.tomorrow().ok()].into_iter().flatten() {
             let place = (family, day);
-            if self.writers.get(&place).is_some_and(|writer| writer.uncommitted.contains(id)) {
+            let uncommitted = self.writers.get(&place).map(|writer| &writer.uncommitted);
+            if uncommitted.is_some_and(|ids| ids.contains(id)) {
                 return Ok(Some(place));
             }
-            // Reloads only after a commit, so once for a group.
             if let Some(partition) = series.get(day)?
-                && partition
-                    .searcher(Duration::ZERO)
-                    .and_then(|searcher| contains(&searcher, &term))
-                    .map_err(|error| index_failed(&error))?
+                && partition.contains(id, uncommitted.into_iter().flatten()).map_err(|error| index_failed(&error))?
             {
                 return Ok(Some(place));
             }
@@ -225,13 +264,13 @@ impl Indexer {
     }
 
     /// Commits a day's index, if there is something to commit.
-    fn commit(&mut self, place: Place, group: &mut Group) {
+    fn commit(&mut self, place: Place) {
         let Some(writer) = self.writers.get_mut(&place) else { return };
         if !writer.uncommitted.is_empty()
             && let Err(error) = writer.commit()
         {
             self.writers.remove(&place);
-            group.fail(place, &index_failed(&error));
+            self.group.fail(place, &index_failed(&error));
         }
     }
 
@@ -249,13 +288,13 @@ impl Indexer {
     }
 
     /// Makes sure that the writer of an index may be open: closes the one that was not used for longest if too many are.
-    fn make_room(&mut self, place: Place, group: &mut Group) -> Result<(), StoreError> {
+    fn make_room(&mut self, place: Place) -> Result<(), StoreError> {
         if self.writers.contains_key(&place) || self.writers.len() < MAX_WRITERS {
             return Ok(());
         }
         let oldest = self.writers.iter().min_by_key(|(_, writer)| writer.last_use).map(|(place, _)| *place);
         if let Some(oldest) = oldest {
-            self.commit(oldest, group);
+            self.commit(oldest);
             self.close(oldest);
         }
         Ok(())
@@ -300,41 +339,4 @@ impl Indexer {
         }
         Ok(removed)
     }
-}
-
-/// All bulks that wait, up to the bounds of a group; and the command that ended it, if it was another.
-fn gather(first: Bulk, commands: &Receiver<Command>) -> (Vec<Bulk>, Option<Command>) {
-    let size = |bulk: &Bulk| (bulk.writes.len(), bulk.writes.iter().map(|write| write.document.source_bytes).sum::<usize>());
-    let (mut documents, mut bytes) = size(&first);
-    let mut bulks = vec![first];
-    while documents < MAX_GROUP_DOCUMENTS && bytes < MAX_GROUP_BYTES {
-        match commands.try_recv() {
-            Ok(Command::Write(bulk)) => {
-                let (more_documents, more_bytes) = size(&bulk);
-                documents += more_documents;
-                bytes += more_bytes;
-                bulks.push(bulk);
-            }
-            Ok(other) => return (bulks, Some(other)),
-            Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
-        }
-    }
-    (bulks, None)
-}
-
-/// Whether an index holds a term in a document that is not deleted.
-fn contains(searcher: &Searcher, term: &Term) -> Result<bool, TantivyError> {
-    for segment in searcher.segment_readers() {
-        let index = segment.inverted_index(term.field())?;
-        let Some(found) = index.get_term_info(term)? else { continue };
-        let Some(alive) = segment.alive_bitset() else { return Ok(true) };
-        let mut documents = index.read_postings_from_terminfo(&found, IndexRecordOption::Basic)?;
-        while documents.doc() != TERMINATED {
-            if alive.is_alive(documents.doc()) {
-                return Ok(true);
-            }
-            documents.advance();
-        }
-    }
-    Ok(false)
 }

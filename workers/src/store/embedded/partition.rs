@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 
 use tantivy::directory::MmapDirectory;
 use tantivy::indexer::{IndexWriterOptions, LogMergePolicy};
-use tantivy::{Index, IndexReader, IndexWriter, ReloadPolicy, Searcher, TantivyError};
+use tantivy::schema::IndexRecordOption;
+use tantivy::{DocSet, Index, IndexReader, IndexWriter, ReloadPolicy, Searcher, TERMINATED, TantivyError, Term};
 
 use super::document::Prepared;
+use super::ids::Ids;
 use super::schema::{FIELDS, register_tokenizers};
 use crate::store::StoreError;
 
@@ -27,6 +29,8 @@ pub(super) struct Partition {
     index: Index,
     reader: IndexReader,
     freshness: Mutex<Freshness>,
+    /// The ids that were added, once somebody asked for one.
+    ids: Mutex<Option<Ids>>,
 }
 
 /// How far the reader is behind.
@@ -66,7 +70,7 @@ impl Partition {
             )),
             error => unavailable(folder, &error),
         })?;
-        Ok(Self { index, reader, freshness: Mutex::new(Freshness { reloaded: Instant::now(), stale: false }) })
+        Ok(Self { index, reader, freshness: Mutex::new(Freshness { reloaded: Instant::now(), stale: false }), ids: Mutex::new(None) })
     }
 
     /// A writer; there can be only one at a time. It has one indexing thread and one for merges.
@@ -79,6 +83,30 @@ impl Partition {
         policy.set_min_layer_size(SMALL_SEGMENT_DOCS);
         writer.set_merge_policy(Box::new(policy));
         Ok(writer)
+    }
+
+    /// Notes that a document is added, for [`Partition::contains`].
+    pub(super) fn note(&self, id: &str) {
+        if let Some(ids) = &mut *self.ids() {
+            ids.insert(id.as_bytes());
+        }
+    }
+
+    /// Whether what is committed holds a document of this id. The first time it reads all ids, so that most answers need no look into the
+    /// index; from then on it relies on [`Partition::note`]. `uncommitted`: those that were added before the first time.
+    pub(super) fn contains<'a>(&self, id: &str, uncommitted: impl Iterator<Item = &'a String>) -> tantivy::Result<bool> {
+        // Reloads only after a commit.
+        let searcher = self.searcher(Duration::ZERO)?;
+        let mut ids = self.ids();
+        let ids = match &mut *ids {
+            Some(ids) => ids,
+            unread => unread.insert(read_ids(&searcher, uncommitted)?),
+        };
+        Ok(ids.may_hold(id.as_bytes()) && holds(&searcher, &Term::from_field_text(FIELDS.id, id))?)
+    }
+
+    fn ids(&self) -> MutexGuard<'_, Option<Ids>> {
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the last commit said of itself.
@@ -104,6 +132,36 @@ impl Partition {
     fn freshness(&self) -> MutexGuard<'_, Freshness> {
         self.freshness.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn read_ids<'a>(searcher: &Searcher, uncommitted: impl Iterator<Item = &'a String>) -> tantivy::Result<Ids> {
+    let mut ids = Ids::new();
+    uncommitted.for_each(|id| ids.insert(id.as_bytes()));
+    for segment in searcher.segment_readers() {
+        let index = segment.inverted_index(FIELDS.id)?;
+        let mut terms = index.terms().stream()?;
+        while terms.advance() {
+            ids.insert(terms.key());
+        }
+    }
+    Ok(ids)
+}
+
+/// Whether an index holds a term in a document that is not deleted.
+fn holds(searcher: &Searcher, term: &Term) -> tantivy::Result<bool> {
+    for segment in searcher.segment_readers() {
+        let index = segment.inverted_index(term.field())?;
+        let Some(found) = index.get_term_info(term)? else { continue };
+        let Some(alive) = segment.alive_bitset() else { return Ok(true) };
+        let mut documents = index.read_postings_from_terminfo(&found, IndexRecordOption::Basic)?;
+        while documents.doc() != TERMINATED {
+            if alive.is_alive(documents.doc()) {
+                return Ok(true);
+            }
+            documents.advance();
+        }
+    }
+    Ok(false)
 }
 
 /// Makes a folder where there is none. Its parent is synced, or it would not outlive a power failure with all that is synced in it.

@@ -72,17 +72,11 @@ impl Records {
     }
 
     /// Writes records in one transaction; durable when it returns.
-    pub(super) fn put(&self, puts: &[Put]) -> Result<Vec<PutOutcome>, StoreError> {
-        for put in puts {
-            if !FAMILIES.contains(&put.family) {
-                return Err(StoreError::BadRequest(format!("{} are a time series; write them with bulk", put.family)));
-            }
-            Prepared::from_parts(put.id.clone(), put.received_millis, put.body.clone())
-                .map_err(|refusal| StoreError::BadRequest(format!("{} {}: {refusal}", put.family, put.id)))?;
-        }
+    pub(super) fn put(&self, puts: Vec<Put>) -> Result<Vec<PutOutcome>, StoreError> {
+        let writes = puts.into_iter().map(Write::new).collect::<Result<Vec<Write>, StoreError>>()?;
         self.with(|database| {
             let transaction = database.begin_write()?;
-            let outcomes = puts.iter().map(|put| put_one(&transaction, put)).collect::<Result<_, _>>()?;
+            let outcomes = writes.iter().map(|write| write.run(&transaction)).collect::<Result<_, _>>()?;
             transaction.commit()?;
             Ok(outcomes)
         })
@@ -198,28 +192,50 @@ fn open(path: &Path) -> Result<Database, redb::Error> {
     Ok(database)
 }
 
-fn put_one(transaction: &WriteTransaction, put: &Put) -> Result<PutOutcome, redb::Error> {
-    let mut rows = transaction.open_table(rows(put.family))?;
-    let there = match rows.get(put.id.as_str())? {
-        None => None,
-        Some(row) => {
-            let (version, _, json) = row.value();
-            Some(Record { version, body: read(&put.id, json)? })
+/// A put that has been looked through.
+struct Write {
+    family: Family,
+    id: String,
+    expected: Expected,
+    received_millis: i64,
+    json: Vec<u8>,
+}
+
+impl Write {
+    /// Refuses what its index could not take.
+    fn new(put: Put) -> Result<Self, StoreError> {
+        let Put { family, id, expected, received_millis, body } = put;
+        if !FAMILIES.contains(&family) {
+            return Err(StoreError::BadRequest(format!("{family} are a time series; write them with bulk")));
         }
-    };
-    let found = there.as_ref().map_or(Expected::Absent, |record| Expected::Version(record.version));
-    if found != put.expected {
-        return Ok(PutOutcome::Conflict(there));
+        match Prepared::record(id.clone(), received_millis, body) {
+            Ok(prepared) => Ok(Self { family, id, expected, received_millis, json: prepared.source }),
+            Err(refusal) => Err(StoreError::BadRequest(format!("{family} {id}: {refusal}"))),
+        }
     }
-    let version = next_version(transaction)?;
-    let json = serde_json::to_vec(&put.body).map_err(std::io::Error::from)?;
-    rows.insert(put.id.as_str(), (version, put.received_millis, json.as_slice()))?;
-    let mut changes = transaction.open_table(changes(put.family))?;
-    if let Some(before) = there {
-        changes.remove(before.version)?;
+
+    fn run(&self, transaction: &WriteTransaction) -> Result<PutOutcome, redb::Error> {
+        let mut rows = transaction.open_table(rows(self.family))?;
+        let there = match rows.get(self.id.as_str())? {
+            None => None,
+            Some(row) => {
+                let (version, _, json) = row.value();
+                Some(Record { version, body: read(&self.id, json)? })
+            }
+        };
+        let found = there.as_ref().map_or(Expected::Absent, |record| Expected::Version(record.version));
+        if found != self.expected {
+            return Ok(PutOutcome::Conflict(there));
+        }
+        let version = next_version(transaction)?;
+        rows.insert(self.id.as_str(), (version, self.received_millis, self.json.as_slice()))?;
+        let mut changes = transaction.open_table(changes(self.family))?;
+        if let Some(before) = there {
+            changes.remove(before.version)?;
+        }
+        changes.insert(version, self.id.as_str())?;
+        Ok(PutOutcome::Written(version))
     }
-    changes.insert(version, put.id.as_str())?;
-    Ok(PutOutcome::Written(version))
 }
 
 fn delete_some(transaction: &WriteTransaction, family: Family, received_millis: i64) -> Result<usize, redb::Error> {
