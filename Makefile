@@ -7,13 +7,16 @@ CARGO ?= cargo
 DATA ?= data
 RELEASE := $(or $(CARGO_TARGET_DIR),target)/release/redoubt
 
-.PHONY: help setup run attack test lint unit bench generate clean
+.PHONY: help setup setup-servers run attack test lint unit bench servers servers-stop generate clean
 
 help: ## Say what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
-setup: ## Install what building needs (a C compiler, Rust's toolchain)
+setup: ## Install what building and testing need (a C compiler, Rust's toolchain, RabbitMQ)
 	@tests/setup
+
+setup-servers: ## Install the RabbitMQ and the Elasticsearch that tests start for themselves, too
+	@tests/setup servers
 
 run: setup ## Run the SIEM here on the sample resources, and play a small attack into it
 	$(CARGO) build --release --locked --bin redoubt
@@ -22,19 +25,28 @@ run: setup ## Run the SIEM here on the sample resources, and play a small attack
 attack: ## Play the small attack into the SIEM that `make run` started, once more
 	@config/samples/play $(RELEASE) $(DATA)
 
-test: setup lint unit ## All checks: formatting, lints, documentation, every test
+test: setup-servers lint unit ## All checks: formatting, lints, documentation, every test
 
 lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
 
+# Tests that need a server which this machine cannot have say so and are passed over; with REDOUBT_REQUIRE_SERVERS=1 they fail.
 unit:
 	$(CARGO) test --workspace --locked
 
-bench: setup ## Measure the engine beside bare rule matching, and the whole path from HTTP to the store (needs the corpora)
+servers: setup-servers ## Start the servers that Redoubt works with, for development, and leave them running
+	@tests/up
+
+servers-stop: ## Stop them
+	@tests/down
+
+bench: setup-servers ## Measure the engine beside bare rule matching, and the whole path from HTTP to the store (needs the corpora)
 	$(CARGO) bench --workspace --locked --bench engine
 	$(CARGO) bench --workspace --locked --bench pipeline
+	$(CARGO) bench --workspace --locked --bench broker
+	$(CARGO) bench --workspace --locked --bench elastic
 
 generate: ## Write the manifests and reference pages that come from the types
 	$(CARGO) run --locked -p redoubt-crds

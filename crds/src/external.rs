@@ -99,7 +99,7 @@ pub struct ClientTls {
     pub client_certificate_secret_ref: Option<TlsSecretRef>,
 }
 
-fn default_vhost() -> String {
+pub(crate) fn default_vhost() -> String {
     "/".to_owned()
 }
 

@@ -32,7 +32,9 @@ pub use alert_rule::{AlertRule, AlertRuleSpec, Exception, Matcher, RuleTest, Rul
 pub use duration::{Duration, DurationError};
 pub use enrichment::{DropEvent, Enrichment, EnrichmentExpectation, EnrichmentSpec, EnrichmentTest, GeoIp, Lookup, VrlProgram};
 pub use external::{ClientTls, ExternalBroker, ExternalStore, Rollover};
-pub use log_source::{FieldType, Format, HttpAuth, HttpInput, LogSource, LogSourceSpec, Quota, SigmaLogsource, SyslogInput, TypedField};
+pub use log_source::{
+    AmqpInput, FieldType, Format, HttpAuth, HttpInput, LogSource, LogSourceSpec, Quota, SigmaLogsource, SyslogInput, TypedField,
+};
 pub use object::Object;
 pub use response_action::{AlertSelector, LogAction, ResponseAction, ResponseActionSpec, Webhook};
 pub use secret::{BasicAuthSecretRef, SecretKeyRef, TlsSecretRef};

@@ -4,7 +4,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{ConfigStatus, SecretKeyRef, TlsSecretRef};
+use crate::{BasicAuthSecretRef, ClientTls, ConfigStatus, SecretKeyRef, TlsSecretRef};
 
 /// A stream of events of one kind: the input it arrives by, the format it is in, and what is known of all its events.
 #[derive(CustomResource, Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -24,7 +24,10 @@ use crate::{ConfigStatus, SecretKeyRef, TlsSecretRef};
     printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type==\"Accepted\")].message", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
-#[x_kube(validation = ("[has(self.http), has(self.syslog)].filter(x, x).size() == 1", "exactly one input is needed: http or syslog"))]
+#[x_kube(validation = (
+    "[has(self.http), has(self.syslog), has(self.amqp)].filter(x, x).size() == 1",
+    "exactly one input is needed: http, syslog or amqp"
+))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LogSourceSpec {
     /// Events are posted to the HTTP listener, at `/v1/sources/NAME`.
@@ -33,6 +36,9 @@ pub struct LogSourceSpec {
     /// Events arrive as syslog messages over UDP, TCP or TLS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub syslog: Option<SyslogInput>,
+    /// Events are taken from a queue of a RabbitMQ that others publish to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub amqp: Option<AmqpInput>,
     /// The format of an event. Defaults to `syslog` for a syslog input, else to `json`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<Format>,
@@ -102,6 +108,45 @@ pub struct SyslogInput {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1024), inner(length(min = 1, max = 64)))]
     pub allow_from: Vec<String>,
+}
+
+/// An AMQP input: a queue of a RabbitMQ that producers of others publish to. A message is acknowledged when its events are safe; one
+/// that is no event goes to the queue `QUEUE.refused` with the reason.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(validation = ("has(self.exchange) == has(self.bindingKey)", "exchange and bindingKey go together"))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AmqpInput {
+    /// Nodes, as `amqp://HOST:PORT` or `amqps://HOST:PORT`, without credentials; the first that answers is used.
+    #[schemars(length(min = 1, max = 16), inner(length(max = 2048), regex(pattern = r"^amqps?://[^/@?#\s]+$")))]
+    pub urls: Vec<String>,
+    /// Virtual host.
+    #[serde(default = "crate::external::default_vhost")]
+    #[schemars(length(min = 1, max = 255))]
+    pub vhost: String,
+    /// User and password.
+    pub credentials_secret_ref: BasicAuthSecretRef,
+    /// Whom to trust and what to show, over `amqps`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ClientTls>,
+    /// The queue that events are taken from. Made as a durable quorum queue where it is not there.
+    #[schemars(length(min = 1, max = 200))]
+    pub queue: String,
+    /// The exchange that producers publish to; the queue is bound to it. It must be there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 255))]
+    pub exchange: Option<String>,
+    /// The key that the queue is bound by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 255))]
+    pub binding_key: Option<String>,
+    /// Messages that may be on their way without acknowledgement, for each ingest process.
+    #[serde(default = "default_prefetch")]
+    #[schemars(range(min = 1, max = 10_000))]
+    pub prefetch: u16,
+}
+
+const fn default_prefetch() -> u16 {
+    500
 }
 
 /// How one event is written.

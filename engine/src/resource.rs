@@ -64,7 +64,7 @@ pub enum Spec {
     /// The installation.
     Siem(Box<redoubt_crds::SiemSpec>),
     /// How events come in.
-    LogSource(redoubt_crds::LogSourceSpec),
+    LogSource(Box<redoubt_crds::LogSourceSpec>),
     /// Sets of values.
     Watchlist(redoubt_crds::WatchlistSpec),
     /// What happens to events in transit.
@@ -208,7 +208,7 @@ fn read_document(origin: &Origin, value: Value) -> Result<Option<Resource>, Vec<
 fn read_spec(kind: Kind, value: Value, origin: &Origin) -> Result<Spec, Box<Diagnostic>> {
     Ok(match kind {
         Kind::Siem => Spec::Siem(Box::new(typed::<Siem>(value, origin)?.spec)),
-        Kind::LogSource => Spec::LogSource(typed::<LogSource>(value, origin)?.spec),
+        Kind::LogSource => Spec::LogSource(Box::new(typed::<LogSource>(value, origin)?.spec)),
         Kind::Watchlist => Spec::Watchlist(typed::<Watchlist>(value, origin)?.spec),
         Kind::Enrichment => Spec::Enrichment(typed::<Enrichment>(value, origin)?.spec),
         Kind::AlertRule => Spec::AlertRule(Arc::new(typed::<AlertRule>(value, origin)?.spec)),

@@ -2,6 +2,7 @@
 
 mod check;
 mod diagnostics;
+mod dlq;
 mod events;
 mod explain;
 mod generate;
@@ -32,6 +33,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
   redoubt explain -f rules/ --rule NAME --event e.json   why does this rule not fire?
   redoubt import sigma sigma/rules -o rules/          turn Sigma rules into resources
   redoubt search 'source.ip:203.0.113.9' --last 1h    find events
+  redoubt dlq list -f config/samples/quickstart       which messages could not be worked on, and why?
 
 Exit status: 0 success; 1 something is wrong with what was given (a resource, a test, an event); 2 wrong usage of the command.")]
 struct Cli {
@@ -42,12 +44,17 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Run),
+    Ingest(run::Ingest),
+    Process(run::Process),
+    Correlate(run::Correlate),
+    Respond(run::Respond),
     Check(check::Check),
     Test(test::Test),
     Replay(replay::Replay),
     Explain(explain::Explain),
     Import(import::Import),
     Search(search::Search),
+    Dlq(dlq::Dlq),
     Send(send::Send),
     Completions(generate::Completions),
     Man(generate::Man),
@@ -67,12 +74,17 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
         Command::Run(run) => run.execute(),
+        Command::Ingest(ingest) => ingest.execute(),
+        Command::Process(process) => process.execute(),
+        Command::Correlate(correlate) => correlate.execute(),
+        Command::Respond(respond) => respond.execute(),
         Command::Check(check) => check.execute(),
         Command::Test(test) => test.execute(),
         Command::Replay(replay) => replay.execute(),
         Command::Explain(explain) => explain.execute(),
         Command::Import(import) => import.execute(),
         Command::Search(search) => search.execute(),
+        Command::Dlq(dlq) => dlq.execute(),
         Command::Send(send) => send.execute(),
         Command::Completions(completions) => completions.execute(&mut Cli::command()),
         Command::Man(man) => man.execute(Cli::command()),

@@ -8,9 +8,17 @@
 //! record are announced, and of the others only those written that say more than their record. A crash between the two steps makes
 //! an alert be announced twice; respond's own record makes that harmless. What is not yet announced and written stays pending through
 //! every failure, since the match that led to it, when it comes again, changes nothing.
+//!
+//! **Several processes.** Each partition has one reader at a time, and the others wait for it to go. Whoever comes to hold a partition,
+//! or holds it again after the broker was away, builds its state from the store before the first match: process stores a match before
+//! it publishes it, so what another reader took is there.
+//!
+//! **Another number of partitions.** A match that lies in a partition which is not its own any more is sent on to its own one. Queues
+//! past the last partition are emptied in the same way.
 
 use std::{
     collections::{BTreeMap, HashMap},
+    ops::Range,
     sync::Arc,
 };
 
@@ -29,7 +37,7 @@ use tracing::{error, info, warn};
 use crate::{
     backoff::{Backoff, Stopped},
     batch,
-    broker::{Broker, BrokerError, Delivery, Topic},
+    broker::{Broker, BrokerError, Delivery, Topic, declare_until_done},
     inflight::settle,
     metrics::{AlertLabels, KindLabels, Metrics, RuleLabels},
     publish::{MAX_MESSAGE_BYTES, PublishError, cut, publish_until_taken},
@@ -68,12 +76,14 @@ impl Correlate {
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), BrokerError> {
         let role = Arc::new(self);
         for number in 0..role.partitions {
-            role.broker.declare(Topic::Matches(number), SUBSCRIPTION).await?;
+            declare_until_done(&*role.broker, Topic::Matches(number), SUBSCRIPTION, &shutdown).await?;
         }
-        let Ok(partitions_before) = role.rebuild(&shutdown).await else { return Ok(()) };
+        let Ok(before) = role.rebuild(0..role.partitions, &shutdown).await else { return Ok(()) };
         let mut partitions = JoinSet::new();
-        for (number, (state, pending)) in (0..).zip(partitions_before) {
-            let partition = Partition { role: Arc::clone(&role), number, state, pending, versions: HashMap::new() };
+        let states = before.into_iter().chain(std::iter::repeat_with(|| (role.stateless(), Pending::default())));
+        let numbers = (0..role.partitions).chain(role.left_over().await);
+        for (number, (state, pending)) in numbers.zip(states) {
+            let partition = Partition { role: Arc::clone(&role), number, hold: 0, state, pending, versions: HashMap::new() };
             partitions.spawn(partition.run(shutdown.clone()));
         }
         while let Some(ended) = partitions.join_next().await {
@@ -82,11 +92,27 @@ impl Correlate {
         Ok(())
     }
 
-    /// The state of each partition as it was, from the matches in the store that may still count. Tries until the store answers.
-    async fn rebuild(&self, shutdown: &CancellationToken) -> Result<Vec<(Correlator, Pending)>, Stopped> {
+    /// Partitions that there were when there were more of them.
+    async fn left_over(&self) -> Vec<u16> {
+        let mut numbers = Vec::new();
+        for number in self.partitions..u16::MAX {
+            if self.broker.depth(Topic::Matches(number), SUBSCRIPTION).await.is_err() {
+                break;
+            }
+            numbers.push(number);
+        }
+        numbers
+    }
+
+    fn stateless(&self) -> Correlator {
+        Correlator::new(Arc::clone(&self.plan.borrow().rules), self.max_groups)
+    }
+
+    /// The state of partitions as it was, from the matches in the store that may still count. Tries until the store answers.
+    async fn rebuild(&self, numbers: Range<u16>, shutdown: &CancellationToken) -> Result<Vec<(Correlator, Pending)>, Stopped> {
         let mut backoff = Backoff::default();
         loop {
-            match self.try_rebuild().await {
+            match self.try_rebuild(numbers.clone()).await {
                 Ok(states) => return Ok(states),
                 Err(error) => {
                     warn!(%error, "the matches of before cannot be read yet; trying again");
@@ -96,10 +122,10 @@ impl Correlate {
         }
     }
 
-    async fn try_rebuild(&self) -> Result<Vec<(Correlator, Pending)>, StoreError> {
+    async fn try_rebuild(&self, numbers: Range<u16>) -> Result<Vec<(Correlator, Pending)>, StoreError> {
         let rules = Arc::clone(&self.plan.borrow().rules);
         let mut states: Vec<(Correlator, Pending)> =
-            (0..self.partitions).map(|_| (Correlator::new(Arc::clone(&rules), self.max_groups), Pending::default())).collect();
+            numbers.clone().map(|_| (Correlator::new(Arc::clone(&rules), self.max_groups), Pending::default())).collect();
         let Some(hold) = rules.iter().filter(|rule| rule.keeps_state()).map(|rule| hold_millis(&rule.spec)).max() else {
             return Ok(states);
         };
@@ -119,8 +145,10 @@ impl Correlate {
                 let text = hit.body.get("match").and_then(serde_json::Value::as_str).unwrap_or_default();
                 match serde_json::from_str::<Match>(text) {
                     Ok(found) => {
+                        let number = partition(&found, self.partitions);
+                        let place = number.checked_sub(numbers.start).map(usize::from);
+                        let Some((state, pending)) = place.and_then(|place| states.get_mut(place)) else { continue };
                         count += 1;
-                        let (state, pending) = &mut states[usize::from(partition(&found, self.partitions))];
                         // A match of the last life may have been stored and not been acted on, so what it leads to is news again.
                         let received_millis = found.received_millis;
                         pending.note(state.apply(found), received_millis);
@@ -165,6 +193,8 @@ impl Pending {
 struct Partition {
     role: Arc<Correlate>,
     number: u16,
+    /// The hold on the queue that the state was built for; 0 for the one from the start on.
+    hold: u64,
     state: Correlator,
     /// What no attempt has announced and written yet.
     pending: Pending,
@@ -223,11 +253,16 @@ impl Partition {
 
     /// Works on deliveries together, since they share what announcing and writing costs; how it went with each, by tag.
     async fn work(&mut self, deliveries: Vec<Delivery>, shutdown: &CancellationToken) -> Vec<(u64, Result<(), String>)> {
+        if let Some(hold) = deliveries.iter().map(|delivery| delivery.hold).find(|hold| *hold != self.hold) {
+            if let Err(reason) = self.take_over(shutdown).await {
+                return deliveries.into_iter().map(|delivery| (delivery.tag, Err(reason.clone()))).collect();
+            }
+            self.hold = hold;
+        }
         let before = self.state.overflow();
         let mut done = Vec::with_capacity(deliveries.len());
         for Delivery { tag, body, .. } in deliveries {
-            let matches = batch::decode::<Match>(batch::Kind::Matches, &body).map_err(|error| error.to_string());
-            done.push((tag, matches.map(|matches| self.apply(matches))));
+            done.push((tag, self.take(&body, shutdown).await));
         }
         let after = self.state.overflow();
         for (kind, count) in [("groups", after.groups - before.groups), ("matches", after.matches - before.matches)] {
@@ -241,11 +276,51 @@ impl Partition {
         done
     }
 
+    async fn take(&mut self, body: &[u8], shutdown: &CancellationToken) -> Result<(), String> {
+        let matches: Vec<Match> = batch::decode(batch::Kind::Matches, body).map_err(|error| error.to_string())?;
+        let partitions = self.role.partitions;
+        let (own, foreign) = matches.into_iter().partition(|found| partition(found, partitions) == self.number);
+        self.send_on(foreign, shutdown).await?;
+        self.apply(own);
+        Ok(())
+    }
+
     fn apply(&mut self, matches: Vec<Match>) {
         for found in matches {
             let received_millis = found.received_millis;
             self.pending.note(self.state.apply(found), received_millis);
         }
+    }
+
+    /// Builds the state anew: another process may have held this partition. What is pending stays so.
+    async fn take_over(&mut self, shutdown: &CancellationToken) -> Result<(), String> {
+        if self.number >= self.role.partitions {
+            return Ok(());
+        }
+        let stopped = |_| "stopped before the matches of before could be read".to_owned();
+        let rebuilt = self.role.rebuild(self.number..self.number + 1, shutdown).await.map_err(stopped)?;
+        let Some((state, pending)) = rebuilt.into_iter().next() else { return Ok(()) };
+        let unfinished = std::mem::replace(&mut self.pending, pending);
+        for (id, changed) in unfinished.0 {
+            self.pending.0.entry(id).or_insert(changed);
+        }
+        self.state = state;
+        self.versions.clear();
+        self.recall(shutdown).await
+    }
+
+    /// Publishes matches to the partitions that are theirs.
+    async fn send_on(&self, foreign: Vec<Match>, shutdown: &CancellationToken) -> Result<(), String> {
+        let mut homes: BTreeMap<u16, Vec<Match>> = BTreeMap::new();
+        for found in foreign {
+            homes.entry(partition(&found, self.role.partitions)).or_default().push(found);
+        }
+        for (home, matches) in homes {
+            let body = batch::encode(batch::Kind::Matches, &matches).map_err(|error| error.to_string())?;
+            let published = publish_until_taken(&*self.role.broker, Topic::Matches(home), body, shutdown).await;
+            published.map_err(|error| error.to_string())?;
+        }
+        Ok(())
     }
 
     /// After a restart: takes for announced what has a record, and for written what its record does not lack.

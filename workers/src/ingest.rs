@@ -4,6 +4,7 @@
 //! HTTP ----- credentials, body, items ---+
 //!                                        +--> quota --> batches --> Broker::publish --> answer, counters
 //! syslog --- framing, buffer ------------+
+//! AMQP ----- framing, batch -------------+
 //! ```
 //!
 //! Ingest cuts and stamps; it never understands an event, and never alters one (but for the id that a bulk request gives it). What it
@@ -37,6 +38,7 @@ use crate::{
     tls::TlsError,
 };
 
+mod amqp;
 mod answer;
 mod auth;
 mod body;
@@ -194,9 +196,10 @@ impl Ingest {
         listeners.open_first().await?;
         let declaring = declare(&shared);
         let following = listeners.follow();
+        let taking = amqp::follow(&shared, &shutdown);
         tokio::select! {
             () = shutdown.cancelled() => {}
-            ((), ()) = async { tokio::join!(declaring, following) } => {}
+            ((), (), ()) = async { tokio::join!(declaring, following, taking) } => {}
         }
 
         tracing::info!("ingest drains");

@@ -7,13 +7,15 @@
 //! ```
 //!
 //! The roles ([`ingest`], [`process`], [`correlate`], [`respond`]) know the seams ([`broker`], [`store`]) and the engine, and nothing
-//! of each other. [`run`] puts them together in one process. [`resources`] feeds them with the plan that is in force.
+//! of each other. [`run`] puts them together in one process, or runs one of them. [`resources`] feeds them with the plan that is in force.
 
+mod amqp;
 pub mod backoff;
 pub mod batch;
 pub mod broker;
 pub mod cli;
 pub mod correlate;
+mod health;
 mod inflight;
 pub mod ingest;
 pub mod metrics;

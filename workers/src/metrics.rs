@@ -200,6 +200,8 @@ pub struct Metrics {
     pub queue_messages: Family<QueueLabels, Gauge>,
     /// Bytes of them.
     pub queue_bytes: Family<QueueLabels, Gauge>,
+    /// Messages that were set aside and are kept.
+    pub dead_messages: Gauge,
     /// How long one bulk write to the store took.
     pub store_bulk_seconds: Histogram,
     /// Times that changed resources were taken over.
@@ -243,6 +245,7 @@ impl Metrics {
             responses: register(r, "responses", "Responses to alerts", Family::default()),
             queue_messages: register(r, "queue_messages", "Messages waiting or handed out", Family::default()),
             queue_bytes: register(r, "queue_bytes", "Bytes waiting or handed out", Family::default()),
+            dead_messages: register(r, "dead_messages", "Messages set aside and kept, to be looked at", Gauge::default()),
             store_bulk_seconds: register(r, "store_bulk_seconds", "Time of one bulk write to the store", work_seconds()),
             reloads: register(r, "reload", "Times that changed resources were taken over", Family::default()),
             resources: register(r, "resources", "Resources known now", Family::default()),

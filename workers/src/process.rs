@@ -32,7 +32,7 @@ use tracing::{error, warn};
 use crate::{
     backoff::Backoff,
     batch,
-    broker::{Broker, BrokerError, Delivery, Topic},
+    broker::{Broker, BrokerError, Delivery, Topic, declare_until_done},
     inflight::{InFlight, settle},
     metrics::{DropLabels, EnrichmentLabels, Metrics, ProcessLabels, ReasonLabels, RuleLabels, SourceLabels},
     publish::{MAX_MESSAGE_BYTES, cut, publish_until_taken},
@@ -69,7 +69,7 @@ impl Process {
     /// # Errors
     /// The broker is gone for good.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), BrokerError> {
-        self.broker.declare(Topic::Events, SUBSCRIPTION).await?;
+        declare_until_done(&*self.broker, Topic::Events, SUBSCRIPTION, &shutdown).await?;
         let mut consumer = self.broker.consume(Topic::Events, SUBSCRIPTION, PREFETCH_BYTES).await?;
         let role = Arc::new(self);
         let mut running = InFlight::default();

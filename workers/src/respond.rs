@@ -22,7 +22,7 @@ use self::under_way::UnderWay;
 use crate::{
     backoff::Backoff,
     batch,
-    broker::{Broker, BrokerError, Topic},
+    broker::{Broker, BrokerError, Topic, declare_until_done},
     inflight::{InFlight, settle},
     metrics::{Metrics, ResponseLabels},
     store::{Expected, Family, Put, PutOutcome, Record, Store},
@@ -83,7 +83,7 @@ impl Respond {
     /// # Errors
     /// The broker is gone for good.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), BrokerError> {
-        self.broker.declare(Topic::Alerts, SUBSCRIPTION).await?;
+        declare_until_done(&*self.broker, Topic::Alerts, SUBSCRIPTION, &shutdown).await?;
         let mut consumer = self.broker.consume(Topic::Alerts, SUBSCRIPTION, PREFETCH_BYTES).await?;
         let role = Arc::new(self);
         let calls = Arc::new(Calls { permits: Arc::new(Semaphore::new(MAX_CALLS)), runs: UnderWay::default() });

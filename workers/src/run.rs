@@ -1,15 +1,16 @@
-//! All roles in one process, over the embedded broker and store: `redoubt run`.
+//! The roles at work: all in one process (`redoubt run`), or one of them (`redoubt ingest`, `process`, `correlate`, `respond`).
 //!
 //! This is the only place that knows how the roles fit together. They are started from the end of the event's way to its beginning and
 //! stopped in the other direction, so that each finds its receiver awake.
 
 use std::{
+    fmt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 use jiff::Timestamp;
 use redoubt_engine::compile::Plan;
 use tokio::{
@@ -20,8 +21,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    broker::{self, Broker, Topic, embedded::EmbeddedBroker},
+    broker::{
+        self, Broker, Topic, declare_until_done,
+        embedded::EmbeddedBroker,
+        rabbitmq::{Bounds, RabbitMq},
+    },
     correlate::{self, Correlate},
+    health::Health,
     ingest::{Ingest, IngestOptions, IngestPlan},
     metrics::{Metrics, QueueLabels},
     process::{self, Process},
@@ -48,17 +54,46 @@ pub struct Options {
     pub secrets: PathBuf,
     /// Address that listeners bind to.
     pub bind: std::net::IpAddr,
+    /// The one role to run, or all.
+    pub role: Option<Role>,
+    /// Port of the page of health and metrics, for roles that do not listen by themselves.
+    pub health_port: Option<u16>,
 }
 
-/// A running SIEM.
+/// What a process does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Takes events in.
+    Ingest,
+    /// Understands, enriches, matches and stores them.
+    Process,
+    /// Brings matches together into alerts.
+    Correlate,
+    /// Does what is to be done about alerts.
+    Respond,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ingest => "ingest",
+            Self::Process => "process",
+            Self::Correlate => "correlate",
+            Self::Respond => "respond",
+        })
+    }
+}
+
+/// A running SIEM, or a part of one.
 pub struct Running {
-    ingest: JoinHandle<Result<()>>,
+    /// Ended first, and so that what it took in is safe.
+    ingest: Option<JoinHandle<Result<()>>>,
     roles: JoinSet<Result<()>>,
     watching: JoinHandle<()>,
     stop_ingest: CancellationToken,
     stop_roles: CancellationToken,
     broker: Arc<dyn Broker>,
-    store: Arc<dyn Store>,
+    store: Option<Arc<dyn Store>>,
 }
 
 /// The time now, in milliseconds since 1970: the one clock of the roles.
@@ -67,69 +102,123 @@ pub fn now_millis() -> i64 {
     Timestamp::now().as_millisecond()
 }
 
-/// Opens the data folder and starts all roles on the resources that `watched` follows.
+/// Starts what the options say on the resources that `watched` follows.
 ///
 /// # Errors
-/// The data folder is in use or unreadable, or a listener's address is taken.
+/// The data folder is in use or unreadable, a listener's address is taken, or a role on its own has no broker or store that others
+/// share.
 pub async fn start(options: &Options, watched: Watched, metrics: Arc<Metrics>) -> Result<Running> {
     let plan = Arc::clone(&watched.plans().borrow());
-    let broker = open_broker(&options.data, &plan)?;
+    if let Some(role) = options.role {
+        check_shared(role, &plan)?;
+    }
+    let runs = |role: Role| options.role.is_none_or(|only| only == role);
     let secrets = Secrets::new(options.secrets.clone());
-    let store = open_store(&options.data, &plan, &secrets).await?;
+    let broker = open_broker(options, &plan, &secrets)?;
+    let store = if options.role == Some(Role::Ingest) { None } else { Some(open_store(&options.data, &plan, &secrets).await?) };
     let (stop_ingest, stop_roles) = (CancellationToken::new(), CancellationToken::new());
-    let partitions = plan.siem.correlate.partitions;
-
-    let respond = Respond {
-        plan: watched.plans(),
-        broker: Arc::clone(&broker),
-        store: Arc::clone(&store),
-        webhooks: webhook::Client::new(secrets.clone(), now_millis)?,
-        metrics: Arc::clone(&metrics),
-        now_millis,
-    };
-    let correlate = Correlate {
-        plan: watched.plans(),
-        broker: Arc::clone(&broker),
-        store: Arc::clone(&store),
-        metrics: Arc::clone(&metrics),
-        partitions,
-        max_groups: plan.siem.correlate.max_groups as usize,
-        now_millis,
-    };
-    let process = Process {
-        plan: watched.plans(),
-        broker: Arc::clone(&broker),
-        store: Arc::clone(&store),
-        metrics: Arc::clone(&metrics),
-        cores: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(2, usize::from))),
-        partitions,
-    };
-    let retention = Retention { plan: watched.plans(), store: Arc::clone(&store), now_millis };
-    declare_all(&*broker, partitions).await?;
-
     let mut roles = JoinSet::new();
-    let stop = stop_roles.clone();
-    roles.spawn(async move { respond.run(stop).await.context("respond") });
-    let stop = stop_roles.clone();
-    roles.spawn(async move { correlate.run(stop).await.context("correlate") });
-    let stop = stop_roles.clone();
-    roles.spawn(async move { process.run(stop).await.context("process") });
-    let stop = stop_roles.clone();
-    roles.spawn(async move { retention.run(stop).await.context("retention") });
-    let stop = stop_roles.clone();
-    let (gauged, gauges) = (Arc::clone(&broker), Arc::clone(&metrics));
+
+    let health = Health::new(Arc::clone(&broker), Arc::clone(&metrics), watched_queues(options.role, &plan).next());
+    if let Some(port) = options.health_port {
+        health.serve(std::net::SocketAddr::new(options.bind, port), &mut roles, stop_roles.clone()).await?;
+    }
+    if let Some(store) = &store {
+        declare_all(&*broker, plan.siem.correlate.partitions, &stop_roles).await?;
+        let parts = Parts { plan: watched.plans(), broker: &broker, store, secrets: &secrets, metrics: &metrics };
+        parts.spawn(runs, &mut roles, &stop_roles)?;
+    }
+    let queues: Vec<(Topic, &'static str)> = watched_queues(options.role, &plan).collect();
+    let (gauged, gauges, stop) = (Arc::clone(&broker), Arc::clone(&metrics), stop_roles.clone());
     roles.spawn(async move {
-        measure_queues(&*gauged, partitions, &gauges, stop).await;
+        measure_queues(&*gauged, &queues, &gauges, stop).await;
         Ok(())
     });
 
-    let ingest_plans = ingest_plans(watched.plans(), stop_roles.clone());
-    let listening = IngestOptions { bind: options.bind, drain: DRAIN };
-    let ingest = Ingest::new(ingest_plans, Arc::clone(&broker), secrets, metrics, Arc::new(now_millis), listening);
-    let stop = stop_ingest.clone();
-    let ingest = tokio::spawn(async move { ingest.run(stop).await.context("ingest") });
+    let ingest = runs(Role::Ingest).then(|| {
+        let ingest_plans = ingest_plans(watched.plans(), stop_roles.clone());
+        let listening = IngestOptions { bind: options.bind, drain: DRAIN };
+        let ingest = Ingest::new(ingest_plans, Arc::clone(&broker), secrets, metrics, Arc::new(now_millis), listening);
+        let stop = stop_ingest.clone();
+        tokio::spawn(async move { ingest.run(stop).await.context("ingest") })
+    });
     let watching = tokio::spawn(watched.run(stop_roles.clone()));
+    health.ready();
     Ok(Running { ingest, roles, watching, stop_ingest, stop_roles, broker, store })
+}
+
+/// A role on its own works with others through a broker and a store that all of them reach.
+fn check_shared(role: Role, plan: &Plan) -> Result<()> {
+    if plan.siem.broker.external.is_none() {
+        bail!(
+            "`redoubt {role}` is one of several processes, so the Siem must name a RabbitMQ in spec.broker.external; `redoubt run` needs none"
+        );
+    }
+    if role != Role::Ingest && plan.siem.store.external.is_none() {
+        bail!(
+            "`redoubt {role}` is one of several processes, so the Siem must name an Elasticsearch in spec.store.external; `redoubt run` needs none"
+        );
+    }
+    Ok(())
+}
+
+/// What the roles behind the first queue are made of.
+struct Parts<'a> {
+    plan: watch::Receiver<Arc<Plan>>,
+    broker: &'a Arc<dyn Broker>,
+    store: &'a Arc<dyn Store>,
+    secrets: &'a Secrets,
+    metrics: &'a Arc<Metrics>,
+}
+
+impl Parts<'_> {
+    fn spawn(&self, runs: impl Fn(Role) -> bool, roles: &mut JoinSet<Result<()>>, stop: &CancellationToken) -> Result<()> {
+        let (partitions, max_groups) = {
+            let plan = self.plan.borrow();
+            (plan.siem.correlate.partitions, plan.siem.correlate.max_groups as usize)
+        };
+        if runs(Role::Respond) {
+            let respond = Respond {
+                plan: self.plan.clone(),
+                broker: Arc::clone(self.broker),
+                store: Arc::clone(self.store),
+                webhooks: webhook::Client::new(self.secrets.clone(), now_millis)?,
+                metrics: Arc::clone(self.metrics),
+                now_millis,
+            };
+            let stop = stop.clone();
+            roles.spawn(async move { respond.run(stop).await.context("respond") });
+        }
+        if runs(Role::Correlate) {
+            let correlate = Correlate {
+                plan: self.plan.clone(),
+                broker: Arc::clone(self.broker),
+                store: Arc::clone(self.store),
+                metrics: Arc::clone(self.metrics),
+                partitions,
+                max_groups,
+                now_millis,
+            };
+            let stop = stop.clone();
+            roles.spawn(async move { correlate.run(stop).await.context("correlate") });
+        }
+        if runs(Role::Process) {
+            let process = Process {
+                plan: self.plan.clone(),
+                broker: Arc::clone(self.broker),
+                store: Arc::clone(self.store),
+                metrics: Arc::clone(self.metrics),
+                cores: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(2, usize::from))),
+                partitions,
+            };
+            // Where several processes do it, they delete the same.
+            let retention = Retention { plan: self.plan.clone(), store: Arc::clone(self.store), now_millis };
+            let stops = (stop.clone(), stop.clone());
+            roles.spawn(async move { process.run(stops.0).await.context("process") });
+            roles.spawn(async move { retention.run(stops.1).await.context("retention") });
+        }
+        Ok(())
+    }
 }
 
 impl Running {
@@ -140,14 +229,13 @@ impl Running {
     pub async fn until(mut self, end: impl Future<Output = ()>) -> Result<()> {
         let failed = tokio::select! {
             () = end => None,
-            ended = &mut self.ingest => Some(ended.map_err(anyhow::Error::from).and_then(|done| done)),
+            ended = joined(&mut self.ingest) => Some(ended),
             Some(ended) = self.roles.join_next() => Some(ended.map_err(anyhow::Error::from).and_then(|done| done)),
         };
-        let ingest_ended = failed.is_some() && self.ingest.is_finished();
         self.stop_ingest.cancel();
-        if !ingest_ended {
+        if let Some(ingest) = self.ingest.take().filter(|ingest| !ingest.is_finished()) {
             // Bounded by its own time to drain.
-            drop((&mut self.ingest).await);
+            drop(ingest.await);
         }
         self.stop_roles.cancel();
         let drained = tokio::time::timeout(DRAIN, async { while self.roles.join_next().await.is_some() {} }).await;
@@ -157,7 +245,9 @@ impl Running {
         }
         self.watching.abort();
         self.broker.close().await;
-        self.store.close().await;
+        if let Some(store) = &self.store {
+            store.close().await;
+        }
         info!("stopped");
         match failed {
             None => Ok(()),
@@ -165,20 +255,33 @@ impl Running {
             Some(Err(error)) => Err(error),
         }
     }
+}
 
-    /// The store, for whoever wants to look in while it runs.
-    #[must_use]
-    pub fn store(&self) -> Arc<dyn Store> {
-        Arc::clone(&self.store)
+/// The end of ingest; never, where it does not run.
+async fn joined(ingest: &mut Option<JoinHandle<Result<()>>>) -> Result<()> {
+    match ingest {
+        Some(ingest) => ingest.await.map_err(anyhow::Error::from).and_then(|done| done),
+        None => std::future::pending().await,
     }
 }
 
-fn open_broker(data: &Path, plan: &Plan) -> Result<Arc<dyn Broker>> {
+fn open_broker(options: &Options, plan: &Plan, secrets: &Secrets) -> Result<Arc<dyn Broker>> {
+    let settings = &plan.siem.broker;
+    if let Some(external) = &settings.external {
+        let bounds = Bounds { max_bytes: settings.max_bytes, delivery_limit: settings.delivery_limit };
+        let role = options.role.map_or_else(|| "run".to_owned(), |role| role.to_string());
+        return Ok(Arc::new(RabbitMq::new(external, bounds, secrets.clone(), &format!("redoubt {role}"))));
+    }
+    Ok(Arc::new(open_embedded_broker(&options.data, plan)?))
+}
+
+/// Opens the queue in a data folder.
+pub(crate) fn open_embedded_broker(data: &Path, plan: &Plan) -> Result<EmbeddedBroker> {
     let settings = &plan.siem.broker;
     let options =
         broker::embedded::Options { max_bytes: settings.max_bytes, delivery_limit: settings.delivery_limit, ..Default::default() };
     let folder = data.join("queue");
-    Ok(Arc::new(EmbeddedBroker::open(&folder, options).with_context(|| format!("opening the queue in {}", folder.display()))?))
+    EmbeddedBroker::open(&folder, options).with_context(|| format!("opening the queue in {}", folder.display()))
 }
 
 async fn open_store(data: &Path, plan: &Plan, secrets: &Secrets) -> Result<Arc<dyn Store>> {
@@ -195,9 +298,9 @@ async fn open_store(data: &Path, plan: &Plan, secrets: &Secrets) -> Result<Arc<d
 }
 
 /// Declares every subscription before the first event can come in: what is published before a subscription exists passes it by.
-async fn declare_all(broker: &dyn Broker, partitions: u16) -> Result<()> {
+async fn declare_all(broker: &dyn Broker, partitions: u16, stop: &CancellationToken) -> Result<()> {
     for (topic, subscription) in subscriptions(partitions) {
-        broker.declare(topic, subscription).await?;
+        declare_until_done(broker, topic, subscription, stop).await?;
     }
     Ok(())
 }
@@ -207,14 +310,29 @@ fn subscriptions(partitions: u16) -> impl Iterator<Item = (Topic, &'static str)>
     ends.into_iter().chain((0..partitions).map(|number| (Topic::Matches(number), correlate::SUBSCRIPTION)))
 }
 
-async fn measure_queues(broker: &dyn Broker, partitions: u16, metrics: &Metrics, shutdown: CancellationToken) {
+/// The queues that a role reads (ingest: that it fills), so that no two roles show the same.
+fn watched_queues(role: Option<Role>, plan: &Plan) -> impl Iterator<Item = (Topic, &'static str)> {
+    subscriptions(plan.siem.correlate.partitions).filter(move |(topic, _)| match role {
+        None => true,
+        Some(Role::Ingest | Role::Process) => *topic == Topic::Events,
+        Some(Role::Correlate) => matches!(topic, Topic::Matches(_)),
+        Some(Role::Respond) => *topic == Topic::Alerts,
+    })
+}
+
+async fn measure_queues(broker: &dyn Broker, queues: &[(Topic, &'static str)], metrics: &Metrics, shutdown: CancellationToken) {
     loop {
-        for (topic, subscription) in subscriptions(partitions) {
-            if let Ok(depth) = broker.depth(topic, subscription).await {
+        for (topic, subscription) in queues {
+            if let Ok(depth) = broker.depth(*topic, subscription).await {
                 let labels = QueueLabels { topic: topic.to_string(), subscription };
                 metrics.queue_messages.get_or_create(&labels).set(gauge(depth.messages));
-                metrics.queue_bytes.get_or_create(&labels).set(gauge(depth.bytes));
+                if let Some(bytes) = depth.bytes {
+                    metrics.queue_bytes.get_or_create(&labels).set(gauge(bytes));
+                }
             }
+        }
+        if let Ok(dead) = broker.dead_depth().await {
+            metrics.dead_messages.set(gauge(dead.messages));
         }
         tokio::select! {
             () = shutdown.cancelled() => return,

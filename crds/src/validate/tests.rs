@@ -147,7 +147,7 @@ fn rule_cases() -> Vec<RuleCase> {
             json!({ "syslog": { "udpPort": 514 } }),
             json!({ "syslog": { "udpPort": 514 }, "http": { "auth": { "basic": secret } } }),
             "spec",
-            "exactly one input is needed: http or syslog",
+            "exactly one input is needed: http, syslog or amqp",
         ),
         rule(
             "LogSource",

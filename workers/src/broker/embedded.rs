@@ -12,7 +12,7 @@
 //!
 //! **Bounds.** A topic over [`Options::max_bytes`] refuses with [`BrokerError::Full`]. When no more dead messages are taken, a message
 //! over the delivery limit stays first in its queue and is handed out every few seconds: the queue stands still and fills up, and
-//! publishers are refused, but nothing is lost. [`EmbeddedBroker::revive_dead_messages`] makes room. Memory holds the messages in
+//! publishers are refused, but nothing is lost. [`Broker::replay_dead`] and [`Broker::drop_dead`] make room. Memory holds the messages in
 //! flight and at most 128 MiB of bodies on their way in, never the queue.
 //!
 //! **The file** grows to about twice the largest backlog and is shrunk as far as its tail is free; what is mostly empty space is
@@ -122,6 +122,8 @@ struct Shared {
     /// `None` after a failure, until the writer opens it again, and after the end.
     database: RwLock<Option<Database>>,
     queues: RwLock<BTreeMap<u32, Arc<Queue>>>,
+    /// What is set aside, as of the last commit.
+    dead: RwLock<Depth>,
     /// Nothing more is taken or handed out.
     closed: CancellationToken,
     /// The database is closed.
@@ -143,6 +145,7 @@ impl Shared {
 
     /// Shows readers where the queues stand after a commit.
     fn show(&self, ledger: &Ledger) {
+        *self.dead.write().unwrap_or_else(PoisonError::into_inner) = ledger.dead.into();
         for (&id, row) in &ledger.rows {
             let known = self.queues.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
             match known {
@@ -182,6 +185,7 @@ impl EmbeddedBroker {
             delivery_limit,
             database: RwLock::new(Some(loaded.database)),
             queues: RwLock::new(queues),
+            dead: RwLock::new(loaded.ledger.dead.into()),
             closed: CancellationToken::new(),
             ended: CancellationToken::new(),
         });
@@ -192,15 +196,6 @@ impl EmbeddedBroker {
             .spawn(move || writer.run(letters))
             .map_err(|source| OpenError::NoThread { path, source })?;
         Ok(Self { shared, link })
-    }
-
-    /// Puts the oldest dead messages back at the end of their queues, at most `limit`, with a clean slate; how many there were. For use
-    /// when what they died of is repaired.
-    pub async fn revive_dead_messages(&self, limit: usize) -> Result<u64, BrokerError> {
-        match self.call(Change::Revive { limit }).await? {
-            Outcome::Revived(messages) => Ok(messages),
-            Outcome::Done | Outcome::NoRoom => Ok(0),
-        }
     }
 
     async fn call(&self, change: Change) -> Result<Outcome, BrokerError> {
@@ -249,6 +244,23 @@ impl Broker for EmbeddedBroker {
         }
     }
 
+    async fn dead_depth(&self) -> Result<Depth, BrokerError> {
+        if self.shared.closed.is_cancelled() {
+            return Err(BrokerError::Closed);
+        }
+        Ok(*self.shared.dead.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    async fn replay_dead(&self, id: &str) -> Result<bool, BrokerError> {
+        let Ok(number) = id.parse() else { return Ok(false) };
+        Ok(self.call(Change::Replay { number }).await? != Outcome::NotThere)
+    }
+
+    async fn drop_dead(&self, id: &str) -> Result<bool, BrokerError> {
+        let Ok(number) = id.parse() else { return Ok(false) };
+        Ok(self.call(Change::Discard { number }).await? != Outcome::NotThere)
+    }
+
     async fn close(&self) {
         self.shared.closed.cancel();
         self.link.close().await;
@@ -270,9 +282,10 @@ fn read_dead(shared: &Shared, limit: usize) -> Result<Vec<DeadMessage>, redb::Er
     let table = database.begin_read()?.open_table(DEAD)?;
     let mut dead = Vec::new();
     for entry in table.iter()?.take(limit) {
-        let (_, value) = entry?;
+        let (number, value) = entry?;
         let (topic, subscription, reason, body) = value.value();
         dead.push(DeadMessage {
+            id: number.value().to_string(),
             topic: topic.to_owned(),
             subscription: subscription.to_owned(),
             reason: reason.to_owned(),

@@ -1,4 +1,4 @@
-//! `redoubt run`: the SIEM on this machine.
+//! `redoubt run`: the SIEM on this machine; and each of its roles in a process of its own.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -17,16 +17,71 @@ use super::{ResourceArgs, diagnostics};
 use crate::{
     metrics::Metrics,
     resources::Watched,
-    run::{Options, start},
+    run::{Options, Role, start},
 };
 
 /// Run the SIEM on this machine
 ///
-/// Every role in one process, on a queue and a store in the data folder. Resources are followed: a change is live within two seconds,
-/// and a resource that has become wrong keeps its last good version. Ctrl-C stops cleanly: what was accepted is in the queue or in the
-/// store, and goes on with the next start.
+/// Every role in one process, on a queue and a store in the data folder, or on a RabbitMQ and an Elasticsearch that the Siem names.
+/// Resources are followed: a change is live within two seconds, and a resource that has become wrong keeps its last good version. Ctrl-C
+/// stops cleanly: what was accepted is in the queue or in the store, and goes on with the next start.
 #[derive(Debug, Args)]
 pub(super) struct Run {
+    #[command(flatten)]
+    process: ProcessArgs,
+}
+
+/// Run the role that takes events in
+///
+/// Listens for senders and answers them when RabbitMQ has confirmed their events. Run as many as senders need, behind a load balancer.
+/// The Siem must name a RabbitMQ (spec.broker.external). `/healthz`, `/readyz` and `/metrics` are on the HTTP listener.
+#[derive(Debug, Args)]
+pub(super) struct Ingest {
+    #[command(flatten)]
+    process: ProcessArgs,
+}
+
+/// Run the role that understands, enriches, matches and stores events
+///
+/// Run as many as there is work for: they share one queue. The Siem must name a RabbitMQ (spec.broker.external) and an Elasticsearch
+/// (spec.store.external).
+#[derive(Debug, Args)]
+pub(super) struct Process {
+    #[command(flatten)]
+    role: RoleArgs,
+}
+
+/// Run the role that brings matches together into alerts
+///
+/// Each partition of the matches has one process at a time; run two or more, and another takes over where one goes. The Siem must name
+/// a RabbitMQ (spec.broker.external) and an Elasticsearch (spec.store.external).
+#[derive(Debug, Args)]
+pub(super) struct Correlate {
+    #[command(flatten)]
+    role: RoleArgs,
+}
+
+/// Run the role that does what is to be done about alerts
+///
+/// Calls webhooks and writes alerts to its log, as the ResponseActions say. Several share the work, and none does it twice. The Siem
+/// must name a RabbitMQ (spec.broker.external) and an Elasticsearch (spec.store.external).
+#[derive(Debug, Args)]
+pub(super) struct Respond {
+    #[command(flatten)]
+    role: RoleArgs,
+}
+
+#[derive(Debug, Args)]
+struct RoleArgs {
+    #[command(flatten)]
+    process: ProcessArgs,
+    /// The port of `/healthz`, `/readyz` and `/metrics`.
+    #[arg(long, value_name = "PORT", default_value_t = 8081, env = "REDOUBT_HEALTH_PORT")]
+    health_port: u16,
+}
+
+#[derive(Debug, Args)]
+struct ProcessArgs {
     #[command(flatten)]
     resources: ResourceArgs,
     /// Where the queue and the store live.
@@ -39,7 +94,7 @@ pub(super) struct Run {
     #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     bind: IpAddr,
     /// How much is logged, such as `info` or `warn,redoubt=debug`.
-    #[arg(long, value_name = "FILTER", default_value = "info,tantivy=warn", env = "REDOUBT_LOG")]
+    #[arg(long, value_name = "FILTER", default_value = "info,tantivy=warn,lapin=off", env = "REDOUBT_LOG")]
     log: String,
     /// How the log is written.
     #[arg(long, value_enum, default_value_t = LogFormat::Text, env = "REDOUBT_LOG_FORMAT")]
@@ -56,15 +111,51 @@ enum LogFormat {
 
 impl Run {
     pub(super) fn execute(self) -> Result<ExitCode> {
+        self.process.execute(None, None)
+    }
+}
+
+impl Ingest {
+    pub(super) fn execute(self) -> Result<ExitCode> {
+        self.process.execute(Some(Role::Ingest), None)
+    }
+}
+
+impl Process {
+    pub(super) fn execute(self) -> Result<ExitCode> {
+        self.role.execute(Role::Process)
+    }
+}
+
+impl Correlate {
+    pub(super) fn execute(self) -> Result<ExitCode> {
+        self.role.execute(Role::Correlate)
+    }
+}
+
+impl Respond {
+    pub(super) fn execute(self) -> Result<ExitCode> {
+        self.role.execute(Role::Respond)
+    }
+}
+
+impl RoleArgs {
+    fn execute(self, role: Role) -> Result<ExitCode> {
+        self.process.execute(Some(role), Some(self.health_port))
+    }
+}
+
+impl ProcessArgs {
+    fn execute(self, role: Option<Role>, health_port: Option<u16>) -> Result<ExitCode> {
         start_logging(&self.log, self.log_format)?;
         // A provider can be installed once in a process, and this is the first to do it.
         drop(rustls::crypto::ring::default_provider().install_default());
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        runtime.block_on(self.serve())?;
+        runtime.block_on(self.serve(role, health_port))?;
         Ok(ExitCode::SUCCESS)
     }
 
-    async fn serve(self) -> Result<()> {
+    async fn serve(self, role: Option<Role>, health_port: Option<u16>) -> Result<()> {
         let metrics = Metrics::new();
         let paths = self.resources.paths.clone();
         let loading = Arc::clone(&metrics);
@@ -73,10 +164,11 @@ impl Run {
             info!("the resources above are left out; all others run");
         }
         let secrets = self.secrets.unwrap_or_else(|| self.data.join("secrets"));
-        let options = Options { resources: self.resources.paths, data: self.data, secrets, bind: self.bind };
+        let options = Options { resources: self.resources.paths, data: self.data, secrets, bind: self.bind, role, health_port };
         let counts: Vec<String> = watched.plans().borrow().counts().iter().map(|(kind, count)| format!("{count} {kind}")).collect();
         let running = start(&options, watched, metrics).await?;
-        info!(data = %options.data.display(), resources = counts.join(", "), "redoubt runs; Ctrl-C stops it");
+        let role = role.map_or_else(|| "all".to_owned(), |role| role.to_string());
+        info!(role, data = %options.data.display(), resources = counts.join(", "), "redoubt runs; Ctrl-C stops it");
         running.until(told_to_stop()?).await
     }
 }

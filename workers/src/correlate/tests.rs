@@ -28,7 +28,12 @@ impl Broker for Outside {
         Ok(())
     }
 
-    async fn publish(&self, _: Topic, bodies: Vec<Vec<u8>>) -> Result<(), BrokerError> {
+    async fn publish(&self, topic: Topic, bodies: Vec<Vec<u8>>) -> Result<(), BrokerError> {
+        if let Topic::Matches(number) = topic {
+            let matches = bodies.iter().flat_map(|body| batch::decode::<Match>(batch::Kind::Matches, body).unwrap());
+            self.notes.lock().unwrap().extend(matches.map(|found| format!("{} to {number}", found.event_id)));
+            return Ok(());
+        }
         if *self.full.lock().unwrap() {
             return Err(BrokerError::Unavailable("full".into()));
         }
@@ -49,6 +54,18 @@ impl Broker for Outside {
 
     async fn dead_messages(&self, _: usize) -> Result<Vec<DeadMessage>, BrokerError> {
         Ok(Vec::new())
+    }
+
+    async fn dead_depth(&self) -> Result<Depth, BrokerError> {
+        Ok(Depth::default())
+    }
+
+    async fn replay_dead(&self, _: &str) -> Result<bool, BrokerError> {
+        Ok(false)
+    }
+
+    async fn drop_dead(&self, _: &str) -> Result<bool, BrokerError> {
+        Ok(false)
     }
 
     async fn close(&self) {}
@@ -117,7 +134,7 @@ fn partition_with(outside: &Arc<Outside>, raised: Vec<Alert>) -> Partition {
     };
     let mut pending = Pending::default();
     pending.note(raised.into_iter().map(Change::Raised).collect(), 0);
-    Partition { role: Arc::new(role), number: 0, state: Correlator::new(rules, 10), pending, versions: HashMap::new() }
+    Partition { role: Arc::new(role), number: 0, hold: 0, state: Correlator::new(rules, 10), pending, versions: HashMap::new() }
 }
 
 #[tokio::test]
@@ -167,4 +184,49 @@ async fn after_a_restart_only_alerts_without_a_record_are_announced_and_only_tho
     partition.announce_and_write(&CancellationToken::new()).await.unwrap();
 
     assert_eq!(*outside.notes.lock().unwrap(), ["announced new", "written grown", "written new"]);
+}
+
+/// The number of partitions was changed, and matches lie where they belonged before.
+#[tokio::test]
+async fn matches_of_other_partitions_are_sent_on_to_them() {
+    let outside = Arc::new(Outside::default());
+    let mut work = partition_with(&outside, vec![]);
+    Arc::get_mut(&mut work.role).unwrap().partitions = 4;
+    let matches: Vec<Match> = (0..20)
+        .map(|number| Match {
+            rule: "r".into(),
+            group: vec![("user.name".into(), number.to_string())],
+            distinct: None,
+            event_id: number.to_string(),
+            timestamp_millis: 0,
+            received_millis: 0,
+            reasons: vec![],
+            document: Map::new(),
+        })
+        .collect();
+    let body = batch::encode(batch::Kind::Matches, &matches).unwrap();
+
+    let delivery = Delivery { tag: 1, redeliveries: 0, hold: 0, body };
+    assert_eq!(work.work(vec![delivery], &CancellationToken::new()).await, [(1, Ok(()))]);
+
+    let mut sent = outside.notes.lock().unwrap().clone();
+    let foreign = matches.iter().filter(|found| partition(found, 4) != 0);
+    let mut expected: Vec<String> = foreign.map(|found| format!("{} to {}", found.event_id, partition(found, 4))).collect();
+    sent.sort();
+    expected.sort();
+    assert!(!expected.is_empty());
+    assert_eq!(sent, expected);
+}
+
+#[tokio::test]
+async fn a_new_hold_builds_the_state_anew_and_forgets_nothing_that_is_pending() {
+    let outside = Arc::new(Outside::default());
+    let mut work = partition_with(&outside, vec![alert("a", 1)]);
+    let body = batch::encode::<Match>(batch::Kind::Matches, &[]).unwrap();
+
+    let delivery = Delivery { tag: 1, redeliveries: 0, hold: 2, body };
+    assert_eq!(work.work(vec![delivery], &CancellationToken::new()).await, [(1, Ok(()))]);
+
+    assert_eq!(work.hold, 2);
+    assert_eq!(*outside.notes.lock().unwrap(), ["announced a", "written a"]);
 }

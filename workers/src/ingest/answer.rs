@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn what_passes_by_itself_says_when_to_come_back_and_nothing_else_does() {
-        let full = |millis| BrokerError::Full { topic: Topic::Events, bytes: 9, limit: 8, retry_after: Duration::from_millis(millis) };
+        let full = |millis| BrokerError::Full { topic: Topic::Events, limit: 8, retry_after: Duration::from_millis(millis) };
         let quota = RequestError::Quota { source_name: "web".into(), wait: Duration::from_millis(2_100) };
 
         for (error, status, seconds) in [

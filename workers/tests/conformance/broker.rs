@@ -4,3 +4,5 @@
 mod suite;
 mod embedded;
 mod embedded_kill;
+mod rabbitmq;
+mod rabbitmq_faults;

@@ -2,6 +2,6 @@
 #![allow(clippy::unwrap_used, reason = "clippy.toml permits it in tests, which to clippy are only the functions marked as such")]
 
 mod broker;
-#[path = "../servers/elasticsearch.rs"]
-mod elasticsearch_server;
+#[path = "../servers/servers.rs"]
+mod servers;
 mod store;

@@ -150,7 +150,7 @@ impl Site {
 
     /// Bytes in the queue.
     pub(crate) async fn queued(&self) -> u64 {
-        self.broker.depth(Topic::Events, EVENTS_SUBSCRIPTION).await.unwrap().bytes
+        self.broker.depth(Topic::Events, EVENTS_SUBSCRIPTION).await.unwrap().bytes.unwrap()
     }
 
     /// Whether the metrics page has this line.

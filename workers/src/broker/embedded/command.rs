@@ -46,9 +46,13 @@ pub(super) enum Change {
         sequence: u64,
         reason: String,
     },
-    /// Moves the oldest dead messages to the end of their queues.
-    Revive {
-        limit: usize,
+    /// Moves a dead message to the end of its queue.
+    Replay {
+        number: u64,
+    },
+    /// Deletes a dead message.
+    Discard {
+        number: u64,
     },
     /// A reader met an error: the database is opened again.
     Reopen,
@@ -60,8 +64,8 @@ pub(super) enum Outcome {
     Done,
     /// [`Change::SetAside`]: no more dead messages are taken.
     NoRoom,
-    /// [`Change::Revive`]: so many went back.
-    Revived(u64),
+    /// [`Change::Replay`], [`Change::Discard`]: there is no such dead message.
+    NotThere,
 }
 
 /// A change and who waits for it.

@@ -117,7 +117,7 @@ impl EmbeddedConsumer {
         self.in_flight_bytes += body.len();
         let mut handing = self.queue.handing();
         handing.hand_out(sequence);
-        Delivery { tag: sequence, redeliveries: handing.times(sequence), body }
+        Delivery { tag: sequence, redeliveries: handing.times(sequence), hold: 0, body }
     }
 
     fn land(&mut self, sequence: u64) {

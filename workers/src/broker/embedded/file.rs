@@ -37,13 +37,26 @@ const COMPACT_FROM_BYTES: u64 = 64 << 20;
 /// At most so many messages are handed out without acknowledgement, so that empty bodies are bounded too.
 pub(super) const MAX_IN_FLIGHT: usize = 10_000;
 
+/// Messages and the bytes of their bodies.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Fill {
+    pub(super) messages: u64,
+    pub(super) bytes: u64,
+}
+
+impl From<Fill> for Depth {
+    fn from(Fill { messages, bytes }: Fill) -> Self {
+        Self { messages, bytes: Some(bytes) }
+    }
+}
+
 /// The row of a queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Row {
     pub(super) topic: Topic,
     pub(super) subscription: String,
     pub(super) next: u64,
-    pub(super) depth: Depth,
+    pub(super) fill: Fill,
     /// Prefetch of the consumer that holds the queue, in bytes; 0 when nobody held it since the file was opened.
     pub(super) held: u64,
 }
@@ -53,7 +66,7 @@ pub(super) struct Row {
 pub(super) struct Ledger {
     pub(super) rows: BTreeMap<u32, Row>,
     /// Messages set aside.
-    pub(super) dead: Depth,
+    pub(super) dead: Fill,
 }
 
 impl Ledger {
@@ -66,7 +79,7 @@ impl Ledger {
         for (id, row) in &self.rows {
             if before.rows.get(id) != Some(row) {
                 let topic = row.topic.to_string();
-                let value = (topic.as_str(), row.subscription.as_str(), row.next, row.depth.messages, row.depth.bytes, row.held);
+                let value = (topic.as_str(), row.subscription.as_str(), row.next, row.fill.messages, row.fill.bytes, row.held);
                 tables.queues.insert(id, value)?;
             }
         }
@@ -150,7 +163,7 @@ pub(super) fn load(path: &Path, open: &Opener, start: Option<u32>) -> Result<Loa
 fn is_mostly_empty(path: &Path, ledger: &Ledger) -> bool {
     // A file that cannot be measured is one of a test's own storage, or about to fail with a better message than this could give.
     let on_disk = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
-    let kept: u64 = ledger.rows.values().map(|row| row.depth.bytes).sum::<u64>() + ledger.dead.bytes;
+    let kept: u64 = ledger.rows.values().map(|row| row.fill.bytes).sum::<u64>() + ledger.dead.bytes;
     on_disk >= COMPACT_FROM_BYTES && kept < on_disk / 4
 }
 
@@ -161,13 +174,13 @@ fn read_ledger(path: &Path, database: &Database) -> Result<Ledger, OpenError> {
         let transaction = database.begin_read()?;
         let state = transaction.open_table(STATE)?;
         let number = |name: &str| -> Result<u64, redb::Error> { Ok(state.get(name)?.map_or(0, |value| value.value())) };
-        let dead = Depth { messages: number("dead-messages")?, bytes: number("dead-bytes")? };
+        let dead = Fill { messages: number("dead-messages")?, bytes: number("dead-bytes")? };
         let mut rows = BTreeMap::new();
         for entry in transaction.open_table(QUEUES)?.iter()? {
             let (id, value) = entry?;
             let (topic, subscription, next, messages, bytes, held) = value.value();
             let topic = topic.parse().map_err(|error: UnknownTopic| redb::Error::Corrupted(error.to_string()))?;
-            let row = Row { topic, subscription: subscription.to_owned(), next, depth: Depth { messages, bytes }, held };
+            let row = Row { topic, subscription: subscription.to_owned(), next, fill: Fill { messages, bytes }, held };
             rows.insert(id.value(), row);
         }
         Ok((number("layout")?, Ledger { rows, dead }))

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::file::Row;
+use super::file::{Fill, Row};
 use crate::broker::{Depth, Topic};
 
 /// A subscription's queue.
@@ -35,20 +35,20 @@ impl Queue {
             subscription: row.subscription.clone(),
             holder: Arc::default(),
             arrived: Notify::new(),
-            shown: Mutex::new(Shown { depth: row.depth, next: row.next }),
+            shown: Mutex::new(Shown { fill: row.fill, next: row.next }),
             handing: Mutex::new(Handing { past, ..Handing::default() }),
         }
     }
 
     pub(super) fn depth(&self) -> Depth {
-        self.shown().depth
+        self.shown().fill.into()
     }
 
     /// Takes over what the file says now, and wakes the consumer when there are new messages.
     pub(super) fn show(&self, row: &Row) {
         let mut shown = self.shown();
         let has_new = row.next > shown.next;
-        *shown = Shown { depth: row.depth, next: row.next };
+        *shown = Shown { fill: row.fill, next: row.next };
         if has_new {
             self.arrived.notify_one();
         }
@@ -68,7 +68,7 @@ impl Queue {
 /// The last committed state.
 #[derive(Debug)]
 struct Shown {
-    depth: Depth,
+    fill: Fill,
     next: u64,
 }
 

@@ -10,9 +10,9 @@ use super::{
     Options,
     command::{Change, Outcome},
     drain::Drain,
-    file::{Ledger, Row, Tables},
+    file::{Fill, Ledger, Row, Tables},
 };
-use crate::broker::{BrokerError, Depth, Topic};
+use crate::broker::{BrokerError, Topic};
 
 /// What a message weighs in the bound of a topic besides its body, so that empty messages fill it too.
 const MESSAGE_OVERHEAD: u64 = 64;
@@ -71,7 +71,8 @@ impl<'a> Work<'a> {
             Change::Hold { queue, prefetch, counts } => self.hold(*queue, *prefetch, counts)?,
             Change::Count { queue, sequence, times } => self.count(*queue, *sequence, *times)?,
             Change::SetAside { queue, sequence, reason } => return self.set_aside(*queue, *sequence, reason).map(Ok),
-            Change::Revive { limit } => return self.revive(*limit).map(Ok),
+            Change::Replay { number } => return self.replay(*number),
+            Change::Discard { number } => return self.discard(*number).map(Ok),
             Change::Reopen => {}
         }
         Ok(Ok(Outcome::Done))
@@ -82,7 +83,7 @@ impl<'a> Work<'a> {
             return;
         }
         let id = self.ledger.rows.last_key_value().map_or(0, |(&last, _)| last + 1);
-        let row = Row { topic, subscription: subscription.to_owned(), next: 0, depth: Depth::default(), held: 0 };
+        let row = Row { topic, subscription: subscription.to_owned(), next: 0, fill: Fill::default(), held: 0 };
         self.ledger.rows.insert(id, row);
         self.changed = true;
     }
@@ -92,21 +93,21 @@ impl<'a> Work<'a> {
         if bodies.is_empty() {
             return Ok(());
         }
-        let depths: Vec<Depth> = self.ledger.rows.values().filter(|row| row.topic == topic).map(|row| row.depth).collect();
-        if depths.is_empty() {
+        let fills: Vec<Fill> = self.ledger.rows.values().filter(|row| row.topic == topic).map(|row| row.fill).collect();
+        if fills.is_empty() {
             let reason = format!("no subscription of {topic} is declared, so nobody would keep the messages: declare one first");
             return Err(BrokerError::Unavailable(reason));
         }
-        let queued: u64 = depths.iter().map(|depth| weight(*depth)).sum();
-        let copy = Depth { messages: bodies.len() as u64, bytes: bodies.iter().map(|body| body.len() as u64).sum() };
-        let total = queued + weight(copy) * depths.len() as u64;
+        let queued: u64 = fills.iter().map(|fill| weight(*fill)).sum();
+        let copy = Fill { messages: bodies.len() as u64, bytes: bodies.iter().map(|body| body.len() as u64).sum() };
+        let total = queued + weight(copy) * fills.len() as u64;
         let limit = self.options.max_bytes;
         if queued == 0 || total <= limit {
             return Ok(());
         }
         let now = Instant::now();
         let drain = self.drains.entry(topic).or_insert_with(|| Drain::new(now));
-        Err(BrokerError::Full { topic, bytes: queued, limit, retry_after: drain.time_for(total - limit, now) })
+        Err(BrokerError::Full { topic, limit, retry_after: drain.time_for(total - limit, now) })
     }
 
     fn publish(&mut self, topic: Topic, bodies: &[Vec<u8>]) -> Result<(), redb::Error> {
@@ -127,8 +128,8 @@ impl<'a> Work<'a> {
             None => return Ok(()),
         };
         self.tables.returns.remove((queue, sequence))?;
-        row.depth.messages -= 1;
-        row.depth.bytes -= bytes;
+        row.fill.messages -= 1;
+        row.fill.bytes -= bytes;
         *self.removed.entry(row.topic).or_default() += bytes + MESSAGE_OVERHEAD;
         self.changed = true;
         Ok(())
@@ -169,40 +170,49 @@ impl<'a> Work<'a> {
         let reason = &reason[..reason.floor_char_boundary(REASON_BYTES)];
         let topic = row.topic.to_string();
         self.tables.dead.insert(number, (topic.as_str(), row.subscription.as_str(), reason, body.as_slice()))?;
-        *dead = Depth { messages: dead.messages + 1, bytes };
+        *dead = Fill { messages: dead.messages + 1, bytes };
         tracing::warn!(topic, subscription = row.subscription, reason, "a message was set aside");
         self.remove(queue, sequence)?;
         Ok(Outcome::Done)
     }
 
-    fn revive(&mut self, limit: usize) -> Result<Outcome, redb::Error> {
-        let mut revived = 0;
-        let numbers = self.tables.dead.iter()?.take(limit).map(|entry| Ok(entry?.0.value())).collect::<Result<Vec<u64>, redb::Error>>()?;
-        for number in numbers {
-            let Some(entry) = self.tables.dead.get(number)? else { continue };
-            let (topic, subscription, _, body) = entry.value();
-            let Some(id) = topic.parse().ok().and_then(|topic| self.ledger.find(topic, subscription)) else { continue };
-            let Some(row) = self.ledger.rows.get_mut(&id) else { continue };
-            append(&mut self.tables.messages, id, row, body)?;
-            self.ledger.dead.messages -= 1;
-            self.ledger.dead.bytes -= body.len() as u64;
-            drop(entry);
-            self.tables.dead.remove(number)?;
-            self.changed = true;
-            revived += 1;
-        }
-        Ok(Outcome::Revived(revived))
+    fn replay(&mut self, number: u64) -> Result<Verdict, redb::Error> {
+        let Some((topic, subscription, body)) = self.dead_message(number)? else { return Ok(Ok(Outcome::NotThere)) };
+        let id = topic.parse().ok().and_then(|topic| self.ledger.find(topic, &subscription));
+        let Some((id, row)) = id.and_then(|id| Some((id, self.ledger.rows.get_mut(&id)?))) else {
+            let reason = format!("{topic} has no subscription `{subscription}` any more, so the message stays among the dead");
+            return Ok(Err(BrokerError::Unavailable(reason)));
+        };
+        append(&mut self.tables.messages, id, row, &body)?;
+        self.discard(number).map(Ok)
+    }
+
+    fn discard(&mut self, number: u64) -> Result<Outcome, redb::Error> {
+        let bytes = match self.tables.dead.remove(number)? {
+            Some(entry) => entry.value().3.len() as u64,
+            None => return Ok(Outcome::NotThere),
+        };
+        self.ledger.dead.messages -= 1;
+        self.ledger.dead.bytes -= bytes;
+        self.changed = true;
+        Ok(Outcome::Done)
+    }
+
+    fn dead_message(&self, number: u64) -> Result<Option<(String, String, Vec<u8>)>, redb::Error> {
+        let Some(entry) = self.tables.dead.get(number)? else { return Ok(None) };
+        let (topic, subscription, _, body) = entry.value();
+        Ok(Some((topic.to_owned(), subscription.to_owned(), body.to_vec())))
     }
 }
 
 fn append(messages: &mut Table<'_, (u32, u64), &'static [u8]>, id: u32, row: &mut Row, body: &[u8]) -> Result<(), redb::Error> {
     messages.insert((id, row.next), body)?;
     row.next += 1;
-    row.depth.messages += 1;
-    row.depth.bytes += body.len() as u64;
+    row.fill.messages += 1;
+    row.fill.bytes += body.len() as u64;
     Ok(())
 }
 
-fn weight(depth: Depth) -> u64 {
-    depth.bytes + depth.messages * MESSAGE_OVERHEAD
+fn weight(fill: Fill) -> u64 {
+    fill.bytes + fill.messages * MESSAGE_OVERHEAD
 }

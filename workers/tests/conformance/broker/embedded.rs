@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use redoubt::broker::{
-    Broker, BrokerError, Consumer, Delivery, Topic,
+    Broker, BrokerError, Consumer, Delivery, Depth, Topic,
     embedded::{EmbeddedBroker, OpenError, Options},
 };
 use tempfile::TempDir;
@@ -172,9 +172,10 @@ async fn when_no_more_dead_are_taken_the_queue_stands_still_and_nothing_is_lost(
     let standing = tokio::time::timeout(Duration::from_millis(200), consumer.next()).await;
     assert!(standing.is_err(), "handed out without a pause: {standing:?}");
     assert_eq!(embedded.broker.depth(Topic::Events, "s").await.unwrap().messages, 2);
-    assert_eq!(embedded.broker.revive_dead_messages(10).await.unwrap(), 1);
+    let dead = embedded.broker.dead_messages(10).await.unwrap();
+    assert!(embedded.broker.replay_dead(&dead[0].id).await.unwrap());
 
-    // It is handed out once more, and can then be set aside; the revived one comes last, with a clean slate.
+    // It is handed out once more, and can then be set aside; the replayed one comes last, with a clean slate.
     let again = next(&mut consumer).await;
     assert_eq!((again.body.as_slice(), again.redeliveries), (b"second".as_slice(), 1));
     consumer.reject(again.tag, "still bad").await.unwrap();
@@ -182,6 +183,21 @@ async fn when_no_more_dead_are_taken_the_queue_stands_still_and_nothing_is_lost(
     assert_eq!(rest.each_ref().map(|delivery| delivery.body.as_slice()), [b"third".as_slice(), b"first"]);
     assert_eq!(rest[1].redeliveries, 0);
     assert_eq!(embedded.broker.dead_messages(10).await.unwrap()[0].reason, "still bad");
+}
+
+#[tokio::test]
+async fn a_full_queue_takes_nothing_of_a_publish_and_is_sharp_about_its_bound() {
+    let bound = 100_000;
+    let embedded = with_messages(Options { max_bytes: bound, ..Options::default() }, &[]).await;
+    let mut taken = 0;
+    while embedded.broker.publish(Topic::Events, vec![vec![0; 1000]; 10]).await.is_ok() {
+        taken += 10;
+    }
+
+    let depth = embedded.broker.depth(Topic::Events, "s").await.unwrap();
+
+    assert_eq!(depth, Depth { messages: taken, bytes: Some(taken * 1000) });
+    assert!(taken * 1000 <= bound && taken * 1064 + 10 * 1064 > bound, "{taken}");
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@
 use std::{collections::BTreeSet, future::Future, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use redoubt::broker::{Broker, BrokerError, Consumer, Delivery, Depth, Topic};
+use redoubt::broker::{Broker, BrokerError, Consumer, DeadMessage, Delivery, Topic};
 
 /// Bounds that a case needs of its broker.
 #[derive(Debug, Clone, Copy)]
@@ -22,6 +22,11 @@ const ROOMY: Bounds = Bounds { max_bytes: 1 << 30, delivery_limit: 5 };
 /// How a case gets its broker.
 #[async_trait]
 pub(super) trait Harness: Sized + Send {
+    /// Whether there is what it takes; it says itself what is missing.
+    fn available() -> bool {
+        true
+    }
+
     /// A broker without subscriptions or messages.
     async fn fresh(bounds: Bounds) -> Self;
 
@@ -49,10 +54,17 @@ macro_rules! broker_conformance {
             a_publish_that_nobody_would_keep_is_refused,
             no_more_than_the_prefetch_is_out,
             a_message_over_the_prefetch_is_handed_out_by_itself,
-            a_full_queue_takes_nothing_and_recovers,
+            a_full_queue_refuses_and_recovers,
+            consumers_of_a_shared_topic_lose_and_double_nothing,
+            a_rejected_message_of_a_shared_topic_comes_again,
             a_rejected_message_comes_again_before_later_ones,
             the_delivery_limit_sets_aside_with_the_reason,
+            the_delivery_limit_holds_on_a_shared_topic,
             a_message_set_aside_survives_a_crash,
+            dead_messages_stay_when_they_are_listed,
+            a_replayed_message_goes_to_the_subscription_that_it_came_from_with_a_clean_slate,
+            a_dropped_dead_message_is_gone,
+            an_unknown_dead_message_is_told,
             close_wakes_waiting_consumers_and_refuses_work,
             a_call_of_next_that_is_given_up_loses_nothing,
             an_empty_publish_and_an_empty_message_are_fine,
@@ -64,13 +76,17 @@ macro_rules! broker_conformance {
     ($harness:ty: $($case:ident),+) => {
         $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $case() {
-            $crate::broker::suite::$case::<$harness>().await;
+            if <$harness as $crate::broker::suite::Harness>::available() {
+                $crate::broker::suite::$case::<$harness>().await;
+            }
         })+
     };
 }
 
-const LARGE: usize = 1 << 20;
+const LARGE: usize = 64 << 20;
 const DEADLINE: Duration = Duration::from_secs(30);
+/// The topic of most cases: an exclusive one, which promises all that there is to promise.
+const TOPIC: Topic = Topic::Matches(0);
 
 /// Fails a test that would hang.
 async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
@@ -80,6 +96,26 @@ async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
 /// That a future is pending, as far as a tenth of a second can show.
 async fn assert_waits<T>(future: impl Future<Output = T>) {
     assert!(tokio::time::timeout(Duration::from_millis(100), future).await.is_err(), "it did not wait");
+}
+
+/// That so many messages are in the queue, as soon as the broker has counted what came back.
+async fn assert_depth(broker: &Arc<dyn Broker>, messages: u64) {
+    let counted = async {
+        while broker.depth(TOPIC, "s").await.unwrap().messages != messages {
+            tokio::task::yield_now().await;
+        }
+    };
+    within(&format!("a depth of {messages}"), counted).await;
+}
+
+/// That so many messages are set aside.
+async fn assert_dead(broker: &Arc<dyn Broker>, messages: u64) {
+    let counted = async {
+        while broker.dead_depth().await.unwrap().messages != messages {
+            tokio::task::yield_now().await;
+        }
+    };
+    within(&format!("{messages} dead messages"), counted).await;
 }
 
 fn numbered(numbers: std::ops::Range<u32>) -> Vec<Vec<u8>> {
@@ -111,18 +147,18 @@ fn redeliveries(deliveries: &[Delivery]) -> Vec<u32> {
 }
 
 async fn consume(broker: &Arc<dyn Broker>, subscription: &str) -> Box<dyn Consumer> {
-    within("consume", broker.consume(Topic::Events, subscription, LARGE)).await.unwrap()
+    within("consume", broker.consume(TOPIC, subscription, LARGE)).await.unwrap()
 }
 
-/// A broker with the subscription `s` of the events.
+/// A broker with the subscription `s` of the topic.
 async fn with_subscription<H: Harness>(bounds: Bounds) -> H {
     let harness = H::fresh(bounds).await;
-    harness.broker().declare(Topic::Events, "s").await.unwrap();
+    harness.broker().declare(TOPIC, "s").await.unwrap();
     harness
 }
 
 async fn publish(broker: &Arc<dyn Broker>, bodies: Vec<Vec<u8>>) -> Result<(), BrokerError> {
-    within("publish", broker.publish(Topic::Events, bodies)).await
+    within("publish", broker.publish(TOPIC, bodies)).await
 }
 
 pub(super) async fn what_was_confirmed_survives_a_crash_in_order<H: Harness>() {
@@ -132,8 +168,9 @@ pub(super) async fn what_was_confirmed_survives_a_crash_in_order<H: Harness>() {
 
     harness.crash_and_reopen().await;
 
-    let depth = harness.broker().depth(Topic::Events, "s").await.unwrap();
-    assert_eq!(depth, Depth { messages: 5, bytes: 5 });
+    let depth = harness.broker().depth(TOPIC, "s").await.unwrap();
+    assert_eq!(depth.messages, 5);
+    assert!(depth.bytes.is_none_or(|bytes| bytes == 5), "{depth:?}");
     let mut consumer = consume(&harness.broker(), "s").await;
     assert_eq!(numbers(&take(&mut consumer, 5).await), [0, 1, 2, 3, 4]);
 }
@@ -152,7 +189,8 @@ pub(super) async fn what_was_not_acknowledged_comes_again_in_order_when_the_cons
     let again = take(&mut consumer, 4).await;
     assert_eq!(redeliveries(&taken), [0, 0, 0, 0]);
     assert_eq!(numbers(&again), [0, 2, 3, 4]);
-    assert_eq!(redeliveries(&again), [1, 1, 1, 0]);
+    // What was not handed out may be announced as a repeat.
+    assert_eq!(redeliveries(&again[..3]), [1, 1, 1]);
 }
 
 pub(super) async fn what_was_not_acknowledged_comes_again_in_order_after_a_crash<H: Harness>() {
@@ -183,7 +221,8 @@ pub(super) async fn what_was_acknowledged_never_comes_again<H: Harness>() {
 
     let mut consumer = consume(&harness.broker(), "s").await;
     assert_eq!(number_of(&next(&mut consumer).await), 3);
-    assert_eq!(harness.broker().depth(Topic::Events, "s").await.unwrap().messages, 1);
+    drop(consumer);
+    assert_depth(&harness.broker(), 1).await;
 }
 
 pub(super) async fn a_second_consumer_waits_and_takes_over<H: Harness>() {
@@ -192,19 +231,24 @@ pub(super) async fn a_second_consumer_waits_and_takes_over<H: Harness>() {
     publish(&broker, numbered(0..2)).await.unwrap();
     let mut first = consume(&broker, "s").await;
     take(&mut first, 1).await;
-    let mut second = Box::pin(broker.consume(Topic::Events, "s", LARGE));
+    let mut second = Box::pin(async {
+        let mut second = broker.consume(TOPIC, "s", LARGE).await.unwrap();
+        let first = second.next().await.unwrap().unwrap();
+        (second, first)
+    });
     assert_waits(&mut second).await;
 
     drop(first);
 
-    let mut second = within("consume", second).await.unwrap();
-    assert_eq!(numbers(&take(&mut second, 2).await), [0, 1]);
+    let (mut second, again) = within("a message", second).await;
+    assert_eq!(number_of(&again), 0);
+    assert_eq!(number_of(&next(&mut second).await), 1);
 }
 
 pub(super) async fn every_subscription_gets_every_message<H: Harness>() {
     let harness = with_subscription::<H>(ROOMY).await;
     let broker = harness.broker();
-    broker.declare(Topic::Events, "t").await.unwrap();
+    broker.declare(TOPIC, "t").await.unwrap();
     publish(&broker, numbered(0..3)).await.unwrap();
 
     let mut s = consume(&broker, "s").await;
@@ -242,7 +286,7 @@ pub(super) async fn a_subscription_starts_where_it_was_declared<H: Harness>() {
     let broker = harness.broker();
     publish(&broker, numbered(0..3)).await.unwrap();
 
-    broker.declare(Topic::Events, "late").await.unwrap();
+    broker.declare(TOPIC, "late").await.unwrap();
     publish(&broker, numbered(3..4)).await.unwrap();
 
     let mut consumer = consume(&broker, "late").await;
@@ -254,9 +298,9 @@ pub(super) async fn to_declare_twice_changes_nothing<H: Harness>() {
     let mut harness = with_subscription::<H>(ROOMY).await;
     publish(&harness.broker(), numbered(0..2)).await.unwrap();
 
-    harness.broker().declare(Topic::Events, "s").await.unwrap();
+    harness.broker().declare(TOPIC, "s").await.unwrap();
     harness.crash_and_reopen().await;
-    harness.broker().declare(Topic::Events, "s").await.unwrap();
+    harness.broker().declare(TOPIC, "s").await.unwrap();
 
     let mut consumer = consume(&harness.broker(), "s").await;
     assert_eq!(numbers(&take(&mut consumer, 2).await), [0, 1]);
@@ -275,7 +319,7 @@ pub(super) async fn no_more_than_the_prefetch_is_out<H: Harness>() {
     let harness = with_subscription::<H>(ROOMY).await;
     let broker = harness.broker();
     publish(&broker, vec![vec![0; 100]; 5]).await.unwrap();
-    let mut consumer = broker.consume(Topic::Events, "s", 250).await.unwrap();
+    let mut consumer = broker.consume(TOPIC, "s", 250).await.unwrap();
     let taken = take(&mut consumer, 2).await;
     assert_waits(consumer.next()).await;
 
@@ -289,7 +333,7 @@ pub(super) async fn a_message_over_the_prefetch_is_handed_out_by_itself<H: Harne
     let harness = with_subscription::<H>(ROOMY).await;
     let broker = harness.broker();
     publish(&broker, vec![vec![1; 10], vec![2; 1000], vec![3; 10]]).await.unwrap();
-    let mut consumer = broker.consume(Topic::Events, "s", 100).await.unwrap();
+    let mut consumer = broker.consume(TOPIC, "s", 100).await.unwrap();
 
     for (number, bytes) in [(1, 10), (2, 1000), (3, 10)] {
         let delivery = next(&mut consumer).await;
@@ -301,7 +345,7 @@ pub(super) async fn a_message_over_the_prefetch_is_handed_out_by_itself<H: Harne
     }
 }
 
-pub(super) async fn a_full_queue_takes_nothing_and_recovers<H: Harness>() {
+pub(super) async fn a_full_queue_refuses_and_recovers<H: Harness>() {
     let bound = 100_000;
     let harness = with_subscription::<H>(Bounds { max_bytes: bound, ..ROOMY }).await;
     let broker = harness.broker();
@@ -311,20 +355,80 @@ pub(super) async fn a_full_queue_takes_nothing_and_recovers<H: Harness>() {
             Ok(()) => taken += 10,
             Err(refusal) => break refusal,
         }
-        assert!(taken <= 100, "the bound is not kept");
+        // The bound is not sharp where the broker measures now and then.
+        assert!(taken <= 200, "the bound is not kept");
     };
 
-    let BrokerError::Full { topic, bytes, limit, retry_after } = refusal else { panic!("{refusal:?}") };
-    assert_eq!((topic, limit), (Topic::Events, bound));
-    assert!(bytes >= taken * 1000 && bytes <= bound, "{bytes}");
+    let BrokerError::Full { topic, limit, retry_after } = refusal else { panic!("{refusal:?}") };
+    assert_eq!((topic, limit), (TOPIC, bound));
     assert!((Duration::from_secs(1)..=Duration::from_secs(30)).contains(&retry_after), "{retry_after:?}");
-    assert_eq!(broker.depth(Topic::Events, "s").await.unwrap(), Depth { messages: taken, bytes: taken * 1000 });
+    assert!(broker.depth(TOPIC, "s").await.unwrap().messages >= taken);
 
     let mut consumer = consume(&broker, "s").await;
-    let first = take(&mut consumer, 10).await;
-    consumer.ack(&first.iter().map(|delivery| delivery.tag).collect::<Vec<_>>()).await.unwrap();
-    publish(&broker, vec![vec![0; 1000]; 10]).await.unwrap();
-    assert_eq!(broker.depth(Topic::Events, "s").await.unwrap().messages, taken);
+    within("room", async {
+        loop {
+            let delivery = next(&mut consumer).await;
+            consumer.ack(&[delivery.tag]).await.unwrap();
+            if publish(&broker, vec![vec![0; 1000]]).await.is_ok() {
+                break;
+            }
+        }
+    })
+    .await;
+}
+
+/// Two processes that work on one queue: each message is done once, by one of them.
+pub(super) async fn consumers_of_a_shared_topic_lose_and_double_nothing<H: Harness>() {
+    const MESSAGES: u32 = 200;
+    let harness = H::fresh(ROOMY).await;
+    let broker = harness.broker();
+    broker.declare(Topic::Events, "s").await.unwrap();
+    broker.publish(Topic::Events, numbered(0..MESSAGES)).await.unwrap();
+    let (done, mut all_done) = tokio::sync::mpsc::unbounded_channel();
+
+    let workers: Vec<_> = (0..2)
+        .map(|_| {
+            let (broker, done) = (Arc::clone(&broker), done.clone());
+            tokio::spawn(async move {
+                let mut consumer = broker.consume(Topic::Events, "s", LARGE).await?;
+                while let Some(delivery) = consumer.next().await? {
+                    consumer.ack(&[delivery.tag]).await?;
+                    let _ = done.send(number_of(&delivery));
+                }
+                Ok::<(), BrokerError>(())
+            })
+        })
+        .collect();
+
+    let mut got = Vec::new();
+    for _ in 0..MESSAGES {
+        got.push(within("all messages", all_done.recv()).await.unwrap());
+    }
+    within("close", broker.close()).await;
+    for worker in workers {
+        // One that still waited for its turn is told that the broker is closed.
+        assert!(matches!(worker.await.unwrap(), Ok(()) | Err(BrokerError::Closed)));
+    }
+    got.sort_unstable();
+    assert_eq!(got, (0..MESSAGES).collect::<Vec<_>>());
+}
+
+pub(super) async fn a_rejected_message_of_a_shared_topic_comes_again<H: Harness>() {
+    let harness = H::fresh(ROOMY).await;
+    let broker = harness.broker();
+    broker.declare(Topic::Events, "s").await.unwrap();
+    broker.publish(Topic::Events, numbered(0..1)).await.unwrap();
+    let mut consumer = broker.consume(Topic::Events, "s", LARGE).await.unwrap();
+
+    for redeliveries in 0..3 {
+        let delivery = next(&mut consumer).await;
+        assert_eq!((number_of(&delivery), delivery.redeliveries), (0, redeliveries));
+        consumer.reject(delivery.tag, "not now").await.unwrap();
+    }
+
+    let delivery = next(&mut consumer).await;
+    consumer.ack(&[delivery.tag]).await.unwrap();
+    assert_waits(consumer.next()).await;
 }
 
 pub(super) async fn a_rejected_message_comes_again_before_later_ones<H: Harness>() {
@@ -356,9 +460,105 @@ pub(super) async fn the_delivery_limit_sets_aside_with_the_reason<H: Harness>() 
     assert_eq!(number_of(&next(&mut consumer).await), 1);
     let dead = broker.dead_messages(10).await.unwrap();
     assert_eq!(dead.len(), 1);
-    assert_eq!((dead[0].topic.as_str(), dead[0].subscription.as_str()), ("events", "s"));
+    assert_eq!((dead[0].topic.as_str(), dead[0].subscription.as_str()), ("matches-0", "s"));
     assert_eq!((dead[0].reason.as_str(), dead[0].body.as_slice()), ("cannot be read (2)", b"0".as_slice()));
-    assert_eq!(broker.depth(Topic::Events, "s").await.unwrap().messages, 1);
+    drop(consumer);
+    assert_depth(&broker, 1).await;
+}
+
+pub(super) async fn the_delivery_limit_holds_on_a_shared_topic<H: Harness>() {
+    let harness = H::fresh(Bounds { delivery_limit: 3, ..ROOMY }).await;
+    let broker = harness.broker();
+    broker.declare(Topic::Alerts, "s").await.unwrap();
+    broker.publish(Topic::Alerts, numbered(0..1)).await.unwrap();
+    let mut consumer = broker.consume(Topic::Alerts, "s", LARGE).await.unwrap();
+
+    for attempt in 0..3 {
+        let delivery = next(&mut consumer).await;
+        consumer.reject(delivery.tag, &format!("attempt {attempt}")).await.unwrap();
+    }
+
+    assert_waits(consumer.next()).await;
+    let dead = broker.dead_messages(10).await.unwrap();
+    assert_eq!(dead.len(), 1);
+    assert_eq!((dead[0].topic.as_str(), dead[0].reason.as_str()), ("alerts", "attempt 2"));
+}
+
+/// A broker with dead messages of the subscription `s`, and beside it a subscription `t`.
+async fn with_dead<H: Harness>(numbers: std::ops::Range<u32>) -> H {
+    let harness = with_subscription::<H>(Bounds { delivery_limit: 1, ..ROOMY }).await;
+    let broker = harness.broker();
+    broker.declare(TOPIC, "t").await.unwrap();
+    let count = numbers.len();
+    publish(&broker, numbered(numbers)).await.unwrap();
+    let mut consumer = consume(&broker, "s").await;
+    for _ in 0..count {
+        let delivery = next(&mut consumer).await;
+        consumer.reject(delivery.tag, "bad").await.unwrap();
+    }
+    harness
+}
+
+fn bodies(dead: &[DeadMessage]) -> Vec<Vec<u8>> {
+    dead.iter().map(|dead| dead.body.clone()).collect()
+}
+
+pub(super) async fn dead_messages_stay_when_they_are_listed<H: Harness>() {
+    let harness = with_dead::<H>(0..3).await;
+    let broker = harness.broker();
+
+    let first = broker.dead_messages(2).await.unwrap();
+    let all = broker.dead_messages(10).await.unwrap();
+    let again = broker.dead_messages(10).await.unwrap();
+
+    assert_eq!(bodies(&first), numbered(0..2));
+    assert_eq!(bodies(&all), numbered(0..3));
+    assert_eq!(all, again);
+    let ids: BTreeSet<&str> = all.iter().map(|dead| dead.id.as_str()).collect();
+    assert_eq!(ids.len(), 3, "each has an id of its own: {all:?}");
+    assert_dead(&broker, 3).await;
+}
+
+pub(super) async fn a_replayed_message_goes_to_the_subscription_that_it_came_from_with_a_clean_slate<H: Harness>() {
+    let harness = with_dead::<H>(0..2).await;
+    let broker = harness.broker();
+    let dead = broker.dead_messages(10).await.unwrap();
+
+    assert!(broker.replay_dead(&dead[1].id).await.unwrap());
+
+    assert!(!broker.replay_dead(&dead[1].id).await.unwrap(), "it is among the dead no more");
+    assert_eq!(bodies(&broker.dead_messages(10).await.unwrap()), numbered(0..1));
+    let mut s = consume(&broker, "s").await;
+    let replayed = next(&mut s).await;
+    assert_eq!((number_of(&replayed), replayed.redeliveries), (1, 0));
+    assert_waits(s.next()).await;
+    let mut t = consume(&broker, "t").await;
+    assert_eq!(numbers(&take(&mut t, 2).await), [0, 1]);
+    assert_waits(t.next()).await;
+}
+
+pub(super) async fn a_dropped_dead_message_is_gone<H: Harness>() {
+    let harness = with_dead::<H>(0..3).await;
+    let broker = harness.broker();
+    let dead = broker.dead_messages(10).await.unwrap();
+
+    assert!(broker.drop_dead(&dead[1].id).await.unwrap());
+
+    assert!(!broker.drop_dead(&dead[1].id).await.unwrap());
+    assert_eq!(bodies(&broker.dead_messages(10).await.unwrap()), [b"0", b"2"]);
+    assert_dead(&broker, 2).await;
+    assert_depth(&broker, 0).await;
+}
+
+pub(super) async fn an_unknown_dead_message_is_told<H: Harness>() {
+    let harness = with_dead::<H>(0..1).await;
+    let broker = harness.broker();
+
+    for id in ["", "none", "18446744073709551615", "../0"] {
+        assert!(!broker.replay_dead(id).await.unwrap(), "{id}");
+        assert!(!broker.drop_dead(id).await.unwrap(), "{id}");
+    }
+    assert_dead(&broker, 1).await;
 }
 
 pub(super) async fn a_message_set_aside_survives_a_crash<H: Harness>() {
@@ -372,9 +572,8 @@ pub(super) async fn a_message_set_aside_survives_a_crash<H: Harness>() {
 
     harness.crash_and_reopen().await;
 
-    let bodies = |dead: Vec<redoubt::broker::DeadMessage>| dead.into_iter().map(|dead| dead.body).collect::<Vec<_>>();
-    assert_eq!(bodies(harness.broker().dead_messages(10).await.unwrap()), numbered(0..3));
-    assert_eq!(bodies(harness.broker().dead_messages(2).await.unwrap()), numbered(0..2));
+    assert_eq!(bodies(&harness.broker().dead_messages(10).await.unwrap()), numbered(0..3));
+    assert_eq!(bodies(&harness.broker().dead_messages(2).await.unwrap()), numbered(0..2));
 }
 
 pub(super) async fn close_wakes_waiting_consumers_and_refuses_work<H: Harness>() {
@@ -427,9 +626,9 @@ pub(super) async fn an_empty_publish_and_an_empty_message_are_fine<H: Harness>()
     publish(&broker, Vec::new()).await.unwrap();
     publish(&broker, vec![Vec::new()]).await.unwrap();
 
+    assert_depth(&broker, 1).await;
     let mut consumer = consume(&broker, "s").await;
     assert_eq!(next(&mut consumer).await.body, Vec::<u8>::new());
-    assert_eq!(broker.depth(Topic::Events, "s").await.unwrap(), Depth { messages: 1, bytes: 0 });
 }
 
 pub(super) async fn a_large_message_arrives_whole<H: Harness>() {
@@ -484,7 +683,7 @@ pub(super) async fn concurrent_publishers_lose_and_double_nothing<H: Harness>() 
         let own: Vec<u32> = got.iter().copied().filter(|number| number / MESSAGES == publisher).collect();
         assert_eq!(own, (publisher * MESSAGES..(publisher + 1) * MESSAGES).collect::<Vec<_>>(), "of publisher {publisher}");
     }
-    assert_eq!(broker.depth(Topic::Events, "s").await.unwrap(), Depth::default());
+    assert_depth(&broker, 0).await;
 }
 
 pub(super) async fn any_schedule_of_acks_drops_and_crashes_loses_nothing<H: Harness>() {
@@ -548,7 +747,7 @@ pub(super) async fn any_schedule_of_acks_drops_and_crashes_loses_nothing<H: Harn
         }
 
         drop(consumer);
-        assert_eq!(harness.broker().depth(Topic::Events, "s").await.unwrap().messages, owed.len() as u64, "seed {seed}");
+        assert_depth(&harness.broker(), owed.len() as u64).await;
         let mut consumer = consume(&harness.broker(), "s").await;
         for number in owed {
             let delivery = next(&mut consumer).await;

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::faults::Proxy;
 use super::fixture::{DAY, Harness, TEN, alert, all, event, ids, query, repeated, search, within, write};
-use crate::elasticsearch_server::{Server, shared, unique_prefix};
+use crate::servers::elasticsearch::{Server, shared, unique_prefix};
 
 fn options() -> Options {
     Options { refresh: Duration::from_millis(100), ..Options::default() }
