@@ -10,7 +10,7 @@ use lapin::{
 };
 use redoubt_engine::event::digest;
 
-use super::{Shared, publisher::Outgoing, topology::Topology};
+use super::{Shared, publisher::Outgoing};
 use crate::broker::{BrokerError, DeadMessage, Depth, Topic};
 
 const TOPIC: &str = "redoubt-topic";
@@ -37,7 +37,7 @@ pub(super) async fn list(shared: &Shared, limit: usize) -> Result<Vec<DeadMessag
     let channel = shared.channel().await?;
     while dead.len() < limit {
         let Some(message) = get(shared, &channel).await? else { break };
-        dead.push(read(&shared.topology, message.delivery));
+        dead.push(read(message.delivery));
     }
     // What was looked at goes back when the channel goes.
     shared.leave(channel).await;
@@ -59,7 +59,7 @@ pub(super) async fn take_out(shared: &Shared, id: &str, replay: bool) -> Result<
     let mut found = false;
     while let Some(message) = get(shared, &channel).await? {
         let tag = message.delivery.delivery_tag;
-        let dead = read(&shared.topology, message.delivery);
+        let dead = read(message.delivery);
         if dead.id != id {
             continue;
         }
@@ -93,22 +93,15 @@ async fn get(shared: &Shared, channel: &lapin::Channel) -> Result<Option<BasicGe
     }
 }
 
-fn read(topology: &Topology, delivery: Delivery) -> DeadMessage {
+fn read(delivery: Delivery) -> DeadMessage {
     let headers = delivery.properties.headers().clone().unwrap_or_default();
     let text = |name: &str| match headers.inner().get(name) {
         Some(AMQPValue::LongString(text)) => Some(String::from_utf8_lossy(text.as_bytes()).into_owned()),
         Some(AMQPValue::ShortString(text)) => Some(text.to_string()),
         _ => None,
     };
-    let queue = text("x-first-death-queue").unwrap_or_default();
-    let (of_topic, of_subscription) = topology.origin(&queue).unwrap_or(("", ""));
-    let topic = text(TOPIC).unwrap_or_else(|| of_topic.to_owned());
-    let subscription = text(SUBSCRIPTION).unwrap_or_else(|| of_subscription.to_owned());
-    let reason = text(REASON).unwrap_or_else(|| match text("x-first-death-reason").as_deref() {
-        Some("delivery_limit") => "handed out too often and never acknowledged; RabbitMQ set it aside (delivery_limit)".to_owned(),
-        Some(other) => format!("RabbitMQ set it aside ({other})"),
-        None => "unknown".to_owned(),
-    });
+    let (topic, subscription) = (text(TOPIC).unwrap_or_default(), text(SUBSCRIPTION).unwrap_or_default());
+    let reason = text(REASON).unwrap_or_else(|| "unknown: not published by Redoubt".to_owned());
     let own =
         delivery.properties.message_id().as_ref().map_or_else(|| String::from_utf8_lossy(&delivery.data).into_owned(), ToString::to_string);
     let mut id = digest(&["dead", &topic, &subscription, &own]);

@@ -6,8 +6,6 @@
 //! | queue | `PREFIX.TOPIC.SUBSCRIPTION` | quorum queue bound to it by the topic's name |
 //! | exchange | `PREFIX.dead` | fanout, durable |
 //! | queue | `PREFIX.dead` | quorum queue bound to it |
-//!
-//! A prefix has no dot and neither has a topic, so the name of a queue tells both.
 
 use lapin::{
     ExchangeKind,
@@ -26,8 +24,9 @@ use crate::{
 const MAX_DEAD_MESSAGES: i64 = 10_000;
 /// Bytes of dead messages that are kept.
 const MAX_DEAD_BYTES: i64 = 1 << 30;
-/// Looking at a dead message gives it back each time, which the server counts. From version 4.0 on it drops what came back 20 times,
-/// unless told otherwise; "never" has no word that 3.x knows too.
+/// The delivery limit is kept by consumers, which know the reason, see [`super::consumer`]. The server's own would drop a message, from
+/// version 4.0 on after 20 times unless told otherwise ("never" has no word that 3.x knows too); and its dead lettering that drops nothing
+/// (`at-least-once`) may leave a queue without a leader after a crash (rabbitmq-server#16652).
 const NEVER: i64 = i32::MAX as i64;
 
 /// AMQP's code for a queue or exchange that is there with other settings.
@@ -57,11 +56,6 @@ impl Topology {
         format!("{}.dead", self.prefix)
     }
 
-    /// The topic and subscription that a queue's name tells.
-    pub(super) fn origin<'a>(&self, queue: &'a str) -> Option<(&'a str, &'a str)> {
-        queue.strip_prefix(&self.prefix)?.strip_prefix('.')?.split_once('.')
-    }
-
     /// Makes sure that a subscription is there, and all that it needs. The server closes a channel on which something was refused, so
     /// what may be refused gets its own.
     pub(super) async fn declare(&self, live: &Live, topic: Topic, subscription: &str) -> Result<(), String> {
@@ -82,10 +76,6 @@ impl Topology {
 
     fn arguments(&self, topic: Topic) -> FieldTable {
         let mut arguments = self.quorum(i64::try_from(self.bounds.max_bytes).unwrap_or(i64::MAX));
-        arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(i64::from(self.bounds.delivery_limit)));
-        arguments.insert("x-dead-letter-exchange".into(), AMQPValue::LongString(self.dead().into()));
-        // The default drops a message first and tries to keep it among the dead then.
-        arguments.insert("x-dead-letter-strategy".into(), AMQPValue::LongString("at-least-once".into()));
         if topic.is_exclusive() {
             arguments.insert("x-single-active-consumer".into(), AMQPValue::Boolean(true));
         }
@@ -95,7 +85,6 @@ impl Topology {
     fn dead_arguments(&self) -> FieldTable {
         let mut arguments = self.quorum(MAX_DEAD_BYTES);
         arguments.insert("x-max-length".into(), AMQPValue::LongLongInt(MAX_DEAD_MESSAGES));
-        arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(NEVER));
         arguments
     }
 
@@ -105,6 +94,7 @@ impl Topology {
         arguments.insert("x-quorum-initial-group-size".into(), AMQPValue::LongLongInt(i64::from(self.replicas)));
         arguments.insert("x-max-length-bytes".into(), AMQPValue::LongLongInt(max_bytes));
         arguments.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
+        arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(NEVER));
         arguments
     }
 }
@@ -136,23 +126,4 @@ fn bind() -> QueueBindOptions {
 /// Whether the server said that there is no such queue.
 pub(super) fn is_missing(error: &lapin::Error) -> bool {
     code(error) == Some(NOT_FOUND)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_name_of_a_queue_tells_topic_and_subscription() {
-        let topology = Topology { prefix: "siem-a".into(), replicas: 3, bounds: Bounds { max_bytes: 1, delivery_limit: 1 } };
-
-        for (topic, subscription) in [(Topic::Events, "process"), (Topic::Matches(12), "correlate"), (Topic::Alerts, "a.b")] {
-            let queue = topology.queue(topic, subscription);
-
-            assert_eq!(topology.origin(&queue), Some((topic.to_string().as_str(), subscription)), "{queue}");
-        }
-        for foreign in ["siem-ab.events.process", "siem-a", "events.process", ""] {
-            assert_eq!(topology.origin(foreign), None, "{foreign}");
-        }
-    }
 }
