@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use futures::{TryStreamExt as _, stream};
 use jiff::Timestamp;
 use redoubt_engine::compile::Plan;
 use tokio::{
@@ -40,6 +41,8 @@ use crate::{
 
 /// How long a role may take to finish what it holds after the order to stop.
 const DRAIN: Duration = Duration::from_secs(30);
+/// Subscriptions that are declared at a time.
+const DECLARED_AT_A_TIME: usize = 16;
 /// How often the fill of the queues is measured.
 const GAUGE_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -299,10 +302,10 @@ async fn open_store(data: &Path, plan: &Plan, secrets: &Secrets) -> Result<Arc<d
 
 /// Declares every subscription before the first event can come in: what is published before a subscription exists passes it by.
 async fn declare_all(broker: &dyn Broker, partitions: u16, stop: &CancellationToken) -> Result<()> {
-    for (topic, subscription) in subscriptions(partitions) {
-        declare_until_done(broker, topic, subscription, stop).await?;
-    }
-    Ok(())
+    let all = stream::iter(subscriptions(partitions).map(Ok));
+    let declared =
+        all.try_for_each_concurrent(DECLARED_AT_A_TIME, |(topic, subscription)| declare_until_done(broker, topic, subscription, stop));
+    Ok(declared.await?)
 }
 
 fn subscriptions(partitions: u16) -> impl Iterator<Item = (Topic, &'static str)> {

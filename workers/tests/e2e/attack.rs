@@ -2,11 +2,14 @@
 
 use std::{collections::BTreeSet, process::Command};
 
-use redoubt::store::{Family, SearchRequest};
+use redoubt::store::{Family, SearchRequest, SearchResponse};
 
 use crate::harness::{Siem, repository};
 
-fn quickstart() -> Siem {
+/// Events of the attack.
+pub const EVENTS: u64 = 17;
+
+pub fn quickstart() -> Siem {
     let siem = Siem::new(&[]);
     for entry in std::fs::read_dir(repository("config/samples/quickstart")).unwrap() {
         let path = entry.unwrap().path();
@@ -15,7 +18,7 @@ fn quickstart() -> Siem {
     siem
 }
 
-fn play(siem: &Siem) {
+pub fn play(siem: &Siem) {
     let send = |arguments: &[&str], file: &str| {
         let sent = Command::new(env!("CARGO_BIN_EXE_redoubt"))
             .arg("send")
@@ -33,10 +36,13 @@ fn play(siem: &Siem) {
     send(&["--to", &url, "--source", "windows", "--token-file", token], "sysmon.ndjson");
 }
 
+/// The rules and ids of alerts.
+pub fn names_and_ids(found: &SearchResponse) -> Vec<(String, String)> {
+    found.hits.iter().map(|hit| (hit.body["rule"]["name"].as_str().unwrap_or_default().to_owned(), hit.id.clone())).collect()
+}
+
 async fn alerts(siem: &Siem) -> Vec<(String, String)> {
-    let found = siem.search(Family::Alerts, SearchRequest { size: 100, ..SearchRequest::default() }).await;
-    let text = |hit: &redoubt::store::Hit, path: &str| hit.body["rule"][path].as_str().unwrap_or_default().to_owned();
-    found.hits.iter().map(|hit| (text(hit, "name"), hit.id.clone())).collect()
+    names_and_ids(&siem.search(Family::Alerts, SearchRequest { size: 100, ..SearchRequest::default() }).await)
 }
 
 #[tokio::test]
@@ -60,7 +66,7 @@ async fn the_attack_raises_its_alerts_once_also_over_a_restart_and_a_repetition(
     siem.start_ready().await;
     play(&siem);
 
-    siem.until("the repetition is indexed", async || siem.metric("redoubt_events_processed_total", "indexed").await >= 17.0).await;
+    siem.until("the repetition is indexed", async || siem.metric("redoubt_events_processed_total", "indexed").await >= EVENTS as f64).await;
     siem.until("no match waits", async || siem.metric("redoubt_queue_messages", "matches").await == 0.0).await;
     let second: BTreeSet<_> = alerts(&siem).await.into_iter().collect();
     assert_eq!(first, second);

@@ -26,7 +26,7 @@ static NEXT: AtomicU8 = AtomicU8::new(1);
 pub struct Siem {
     pub folder: TempDir,
     pub address: Ipv4Addr,
-    process: Option<Child>,
+    processes: Vec<Child>,
     log: Arc<Mutex<Vec<String>>>,
 }
 
@@ -38,7 +38,7 @@ impl Siem {
         let pid = std::process::id();
         let [_, _, high, low] = pid.to_be_bytes();
         let address = Ipv4Addr::new(127, 100 + NEXT.fetch_add(1, Ordering::Relaxed) % 100, high, low.max(1));
-        let siem = Self { folder, address, process: None, log: Arc::default() };
+        let siem = Self { folder, address, processes: Vec::new(), log: Arc::default() };
         fs::create_dir_all(siem.path("resources")).unwrap();
         fs::create_dir_all(siem.path("data/secrets/ingest")).unwrap();
         fs::write(siem.path("data/secrets/ingest/token"), TOKEN).unwrap();
@@ -60,8 +60,15 @@ impl Siem {
     }
 
     pub fn start(&mut self) {
+        self.start_role("run", None);
+    }
+
+    /// Starts one role in a process of its own, with the port of its health page; or, as `run`, all in one.
+    pub fn start_role(&mut self, role: &str, health_port: Option<u16>) {
+        let health_port = health_port.map(|port| ["--health-port".to_owned(), port.to_string()]);
         let mut child = Command::new(env!("CARGO_BIN_EXE_redoubt"))
-            .arg("run")
+            .arg(role)
+            .args(health_port.into_iter().flatten())
             .arg("-f")
             .arg(self.path("resources"))
             .arg("--data")
@@ -78,31 +85,38 @@ impl Siem {
                 log.lock().unwrap().push(line);
             }
         });
-        self.process = Some(child);
+        self.processes.push(child);
     }
 
     /// Starts and waits until events are taken.
     pub async fn start_ready(&mut self) {
         self.start();
-        let url = self.url("/readyz");
+        self.until_ready(8080).await;
+    }
+
+    /// Waits until the process whose health page is on a port says that it is ready.
+    pub async fn until_ready(&self, port: u16) {
+        let url = format!("http://{}:{port}/readyz", self.address);
         let client = reqwest::Client::new();
         self.until("it is ready", async || client.get(&url).send().await.is_ok_and(|answer| answer.status().is_success())).await;
     }
 
     /// kill -9.
     pub fn kill(&mut self) {
-        let mut child = self.process.take().expect("it runs");
-        child.kill().unwrap();
-        child.wait().unwrap();
+        for mut child in self.processes.drain(..) {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
     }
 
     /// Ctrl-C, and waits for the clean end.
     pub fn stop(&mut self) {
-        let mut child = self.process.take().expect("it runs");
-        let pid = child.id().to_string();
-        assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
-        let status = child.wait().unwrap();
-        assert!(status.success(), "ended with {status}:\n{}", self.log());
+        for mut child in std::mem::take(&mut self.processes) {
+            let pid = child.id().to_string();
+            assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+            let status = child.wait().unwrap();
+            assert!(status.success(), "ended with {status}:\n{}", self.log());
+        }
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -156,7 +170,13 @@ impl Siem {
 
     /// The value of a counter or gauge, summed over the series whose labels hold a text.
     pub async fn metric(&self, name: &str, labels: &str) -> f64 {
-        let page = reqwest::get(self.url("/metrics")).await.unwrap().text().await.unwrap();
+        self.metric_at(8080, name, labels).await
+    }
+
+    /// The same of the process whose metrics are on a port.
+    pub async fn metric_at(&self, port: u16, name: &str, labels: &str) -> f64 {
+        let url = format!("http://{}:{port}/metrics", self.address);
+        let page = reqwest::get(url).await.unwrap().text().await.unwrap();
         let series = page.lines().filter(|line| line.starts_with(name) && line.contains(labels));
         series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
@@ -164,7 +184,7 @@ impl Siem {
 
 impl Drop for Siem {
     fn drop(&mut self) {
-        if let Some(child) = &mut self.process {
+        for child in &mut self.processes {
             drop(child.kill());
             drop(child.wait());
         }

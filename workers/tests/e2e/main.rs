@@ -4,7 +4,10 @@
 mod attack;
 mod cli;
 mod crash;
+mod external;
 mod harness;
 mod hostile;
 mod reload;
+#[path = "../servers/servers.rs"]
+mod servers;
 mod webhook;

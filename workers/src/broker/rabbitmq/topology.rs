@@ -7,6 +7,8 @@
 //! | exchange | `PREFIX.dead` | fanout, durable |
 //! | queue | `PREFIX.dead` | quorum queue bound to it |
 
+use std::time::Duration;
+
 use lapin::{
     ExchangeKind,
     options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
@@ -28,6 +30,10 @@ const MAX_DEAD_BYTES: i64 = 1 << 30;
 /// version 4.0 on after 20 times unless told otherwise ("never" has no word that 3.x knows too); and its dead lettering that drops nothing
 /// (`at-least-once`) may leave a queue without a leader after a crash (rabbitmq-server#16652).
 const NEVER: i64 = i32::MAX as i64;
+
+/// A new quorum queue is used only after this time. Its node writes which log belongs to it within half a second, unasked; one that is
+/// killed before starts the queue again empty, and what was confirmed is gone (seen with 3.10.8; rabbitmq-server#15725).
+const REGISTERED: Duration = Duration::from_secs(1);
 
 /// AMQP's code for a queue or exchange that is there with other settings.
 const PRECONDITION_FAILED: u16 = 406;
@@ -66,12 +72,16 @@ impl Topology {
         for (name, kind) in [(self.exchange(), ExchangeKind::Direct), (dead.as_str(), ExchangeKind::Fanout)] {
             channel.exchange_declare(name.into(), kind, durable, FieldTable::default()).await.map_err(said)?;
         }
-        declare_queue(live, &dead, self.dead_arguments()).await?;
+        let new_dead = declare_queue(live, &dead, self.dead_arguments()).await?;
         channel.queue_bind(dead.as_str().into(), dead.as_str().into(), "".into(), bind(), FieldTable::default()).await.map_err(said)?;
         let queue = self.queue(topic, subscription);
-        declare_queue(live, &queue, self.arguments(topic)).await?;
+        let new = declare_queue(live, &queue, self.arguments(topic)).await?;
         let key = topic.to_string();
-        channel.queue_bind(queue.into(), self.exchange().into(), key.into(), bind(), FieldTable::default()).await.map_err(said)
+        channel.queue_bind(queue.into(), self.exchange().into(), key.into(), bind(), FieldTable::default()).await.map_err(said)?;
+        if new || new_dead {
+            tokio::time::sleep(REGISTERED).await;
+        }
+        Ok(())
     }
 
     fn arguments(&self, topic: Topic) -> FieldTable {
@@ -99,11 +109,14 @@ impl Topology {
     }
 }
 
-/// Declares a queue. One that is there with other bounds (the declaration has changed since) is used as it is: what it holds is worth
+/// Declares a queue; whether it is new. One that is there with other bounds (the declaration has changed since) is used as it is: what it holds is worth
 /// more than its settings. One of another type, or without a reader at a time where the topic needs one, is refused.
-async fn declare_queue(live: &Live, name: &str, arguments: FieldTable) -> Result<(), String> {
+async fn declare_queue(live: &Live, name: &str, arguments: FieldTable) -> Result<bool, String> {
     let durable = QueueDeclareOptions { durable: true, ..Default::default() };
-    let Err(error) = live.channel().await?.queue_declare(name.into(), durable, arguments).await else { return Ok(()) };
+    let passive = QueueDeclareOptions { passive: true, ..durable };
+    let found = live.channel().await?.queue_declare(name.into(), passive, FieldTable::default()).await;
+    let new = found.is_err_and(|error| is_missing(&error));
+    let Err(error) = live.channel().await?.queue_declare(name.into(), durable, arguments).await else { return Ok(new) };
     let text = error.to_string();
     let essential = ["x-queue-type", "x-single-active-consumer", "'durable'", "'exclusive'"];
     if code(&error) != Some(PRECONDITION_FAILED) || essential.iter().any(|argument| text.contains(argument)) {
@@ -114,9 +127,8 @@ async fn declare_queue(live: &Live, name: &str, arguments: FieldTable) -> Result
         reason = text,
         "the queue is there with other bounds, which stay in force; set a policy on the server, or delete the queue when it is empty"
     );
-    let passive = QueueDeclareOptions { passive: true, ..durable };
     let found = live.channel().await?.queue_declare(name.into(), passive, FieldTable::default()).await;
-    found.map(drop).map_err(|error| format!("the queue {name} cannot be used: {error}"))
+    found.map(|_| false).map_err(|error| format!("the queue {name} cannot be used: {error}"))
 }
 
 fn bind() -> QueueBindOptions {
