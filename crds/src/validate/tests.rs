@@ -172,6 +172,13 @@ fn rule_cases() -> Vec<RuleCase> {
         ),
         rule(
             "LogSource",
+            json!({ "amqp": { "urls": ["amqp://mq:5672"], "credentialsSecretRef": { "name": "s" }, "queue": "q", "exchange": "e", "bindingKey": "k" } }),
+            json!({ "amqp": { "urls": ["amqp://mq:5672"], "credentialsSecretRef": { "name": "s" }, "queue": "q", "exchange": "e" } }),
+            "spec.amqp",
+            "exchange and bindingKey go together",
+        ),
+        rule(
+            "LogSource",
             json!({ "syslog": { "udpPort": 514 }, "logsource": { "category": "dns" } }),
             json!({ "syslog": { "udpPort": 514 }, "logsource": {} }),
             "spec.logsource",
