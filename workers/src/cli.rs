@@ -68,6 +68,24 @@ struct ResourceArgs {
     paths: Vec<PathBuf>,
 }
 
+/// Where a process keeps what is its own.
+#[derive(Debug, Args)]
+struct DataArgs {
+    /// The data folder of `redoubt run`: where the queue and the store live.
+    #[arg(long, value_name = "DIR", default_value = "data", env = "REDOUBT_DATA")]
+    data: PathBuf,
+    /// Where secrets lie, as files NAME/KEY, the way Kubernetes mounts them [default: DATA/secrets].
+    #[arg(long, value_name = "DIR", env = "REDOUBT_SECRETS")]
+    secrets: Option<PathBuf>,
+}
+
+impl DataArgs {
+    /// The folder of secrets.
+    fn secrets(&self) -> PathBuf {
+        self.secrets.clone().unwrap_or_else(|| self.data.join("secrets"))
+    }
+}
+
 /// Runs the command that the process was started with.
 #[must_use]
 pub fn main() -> ExitCode {

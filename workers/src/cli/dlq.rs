@@ -1,6 +1,6 @@
 //! `redoubt dlq`: the messages that were set aside, and what to do with them.
 
-use std::{io::Write as _, path::PathBuf, process::ExitCode};
+use std::{io::Write as _, process::ExitCode};
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
@@ -8,7 +8,7 @@ use redoubt_engine::event::RawEvent;
 use serde_json::{Value, json};
 
 use super::{
-    ResourceArgs, diagnostics,
+    DataArgs, ResourceArgs, diagnostics,
     print::{DIM, counted, styled},
 };
 use crate::{
@@ -101,12 +101,8 @@ struct Chosen {
 struct Place {
     #[command(flatten)]
     resources: ResourceArgs,
-    /// The data folder of `redoubt run`.
-    #[arg(long, value_name = "DIR", default_value = "data", env = "REDOUBT_DATA")]
-    data: PathBuf,
-    /// Where secrets lie, as files NAME/KEY [default: DATA/secrets].
-    #[arg(long, value_name = "DIR", env = "REDOUBT_SECRETS")]
-    secrets: Option<PathBuf>,
+    #[command(flatten)]
+    data: DataArgs,
 }
 
 impl Place {
@@ -115,14 +111,15 @@ impl Place {
         diagnostics::print(&compiled.diagnostics);
         let settings = &compiled.plan.siem.broker;
         if let Some(external) = &settings.external {
-            let secrets = Secrets::new(self.secrets.clone().unwrap_or_else(|| self.data.join("secrets")));
+            let secrets = Secrets::new(self.data.secrets());
             let bounds = Bounds { max_bytes: settings.max_bytes, delivery_limit: settings.delivery_limit };
             return Ok(Box::new(RabbitMq::new(external, bounds, secrets, "redoubt dlq")));
         }
-        if !self.data.join("queue").exists() {
-            bail!("there is no queue in {}: name the data folder of `redoubt run` with --data", self.data.display());
+        let data = &self.data.data;
+        if !data.join("queue").exists() {
+            bail!("there is no queue in {}: name the data folder of `redoubt run` with --data", data.display());
         }
-        match open_embedded_broker(&self.data, &compiled.plan) {
+        match open_embedded_broker(data, &compiled.plan) {
             Ok(broker) => Ok(Box::new(broker)),
             Err(error) if matches!(error.downcast_ref(), Some(OpenError::InUse { .. })) => {
                 Err(error.context("`redoubt run` has the queue open; stop it, do this, and start it again: nothing is lost meanwhile"))

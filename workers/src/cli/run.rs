@@ -2,7 +2,6 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr},
-    path::PathBuf,
     process::ExitCode,
     sync::Arc,
 };
@@ -13,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 use tracing_subscriber::EnvFilter;
 
-use super::{ResourceArgs, diagnostics};
+use super::{DataArgs, ResourceArgs, diagnostics};
 use crate::{
     metrics::Metrics,
     resources::Watched,
@@ -84,12 +83,8 @@ struct RoleArgs {
 struct ProcessArgs {
     #[command(flatten)]
     resources: ResourceArgs,
-    /// Where the queue and the store live.
-    #[arg(long, value_name = "DIR", default_value = "data", env = "REDOUBT_DATA")]
-    data: PathBuf,
-    /// Where secrets lie, as files NAME/KEY, the way Kubernetes mounts them [default: DATA/secrets].
-    #[arg(long, value_name = "DIR", env = "REDOUBT_SECRETS")]
-    secrets: Option<PathBuf>,
+    #[command(flatten)]
+    place: DataArgs,
     /// The address that listeners bind to; 0.0.0.0 or :: lets others reach them.
     #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     bind: IpAddr,
@@ -163,8 +158,8 @@ impl ProcessArgs {
         if diagnostics::print(&found) > 0 {
             info!("the resources above are left out; all others run");
         }
-        let secrets = self.secrets.unwrap_or_else(|| self.data.join("secrets"));
-        let options = Options { resources: self.resources.paths, data: self.data, secrets, bind: self.bind, role, health_port };
+        let (secrets, data) = (self.place.secrets(), self.place.data);
+        let options = Options { resources: self.resources.paths, data, secrets, bind: self.bind, role, health_port };
         let counts: Vec<String> = watched.plans().borrow().counts().iter().map(|(kind, count)| format!("{count} {kind}")).collect();
         let running = start(&options, watched, metrics).await?;
         let role = role.map_or_else(|| "all".to_owned(), |role| role.to_string());

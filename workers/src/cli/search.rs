@@ -9,7 +9,10 @@ use redoubt_crds::Duration;
 use redoubt_engine::event::lookup;
 use serde_json::Value;
 
-use super::print::{DIM, counted, styled};
+use super::{
+    DataArgs,
+    print::{DIM, counted, styled},
+};
 use crate::{
     resources::load_and_compile,
     run::now_millis,
@@ -33,15 +36,11 @@ pub(super) struct Search {
     /// What to look for.
     #[arg(default_value = "")]
     query: String,
-    /// The data folder of `redoubt run`.
-    #[arg(long, value_name = "DIR", default_value = "data", env = "REDOUBT_DATA")]
-    data: PathBuf,
+    #[command(flatten)]
+    place: DataArgs,
     /// Resources, as for `redoubt run`: if their Siem names an Elasticsearch, it is searched instead of the data folder.
     #[arg(short = 'f', long = "file", value_name = "PATH", num_args = 1..)]
     resources: Vec<PathBuf>,
-    /// Where secrets lie, as files NAME/KEY [default: DATA/secrets].
-    #[arg(long, value_name = "DIR", env = "REDOUBT_SECRETS")]
-    secrets: Option<PathBuf>,
     /// What to look through.
     #[arg(long, value_enum, default_value_t = What::Events)]
     what: What,
@@ -108,11 +107,11 @@ impl Search {
             paths => load_and_compile(paths).plan.siem.store.external.clone(),
         };
         let Some(external) = external else {
-            let folder = self.data.join("store");
+            let folder = self.place.data.join("store");
             let store = StoreReader::open(&folder).with_context(|| format!("opening the store in {}", folder.display()))?;
             return Ok(store.search(family, &request)?);
         };
-        let secrets = Secrets::new(self.secrets.clone().unwrap_or_else(|| self.data.join("secrets")));
+        let secrets = Secrets::new(self.place.secrets());
         // Fails only where another one is installed, which is as good.
         drop(rustls::crypto::ring::default_provider().install_default());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
