@@ -109,9 +109,14 @@ async fn end_to_end(name: &str, folder: &Path, samples: &Path, rules: &Path, bod
 
     let process = siem.id().to_string();
     let (started, cpu_before) = (Instant::now(), cpu_seconds(&process));
-    send(bodies).await;
-    let accepted = started.elapsed().as_secs_f64();
+    let sending = tokio::spawn(send(bodies));
     let mut peak = 0;
+    while !sending.is_finished() {
+        peak = peak.max(resident_mb(siem.id()));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    sending.await.expect("all is sent");
+    let accepted = started.elapsed().as_secs_f64();
     while metric("redoubt_events_processed_total", "").await < EVENTS as f64 {
         peak = peak.max(resident_mb(siem.id()));
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -45,7 +45,7 @@ pub const SUBSCRIPTION: &str = "process";
 /// Bytes of messages that may be in the works at a time.
 const PREFETCH_BYTES: usize = 32 << 20;
 /// Messages that may be in the works at a time: most of them wait for the store, whose commits pay off only when many share one.
-const IN_THE_WORKS: usize = 12;
+const IN_THE_WORKS: usize = 8;
 
 /// The role and what it stands on.
 pub struct Process {

@@ -74,7 +74,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { max_bytes: 2 << 30, delivery_limit: 5, max_dead_messages: 10_000, max_dead_bytes: 1 << 30, cache_bytes: 128 << 20 }
+        Self { max_bytes: 2 << 30, delivery_limit: 5, max_dead_messages: 10_000, max_dead_bytes: 1 << 30, cache_bytes: 32 << 20 }
     }
 }
 

@@ -71,7 +71,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { refresh: Duration::from_secs(1), index_buffer_bytes: 64 << 20 }
+        Self { refresh: Duration::from_secs(1), index_buffer_bytes: 32 << 20 }
     }
 }
 
