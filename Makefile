@@ -7,7 +7,7 @@ CARGO ?= cargo
 DATA ?= data
 RELEASE := $(or $(CARGO_TARGET_DIR),target)/release/redoubt
 
-.PHONY: help setup setup-servers run attack test lint unit bench servers servers-stop generate clean
+.PHONY: help setup setup-servers run attack test lint unit bench soak servers servers-stop generate clean
 
 help: ## Say what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -47,6 +47,11 @@ bench: setup-servers ## Measure the engine beside bare rule matching, and the wh
 	$(CARGO) bench --workspace --locked --bench pipeline
 	$(CARGO) bench --workspace --locked --bench broker
 	$(CARGO) bench --workspace --locked --bench elastic
+
+# A million events while every process and server is killed over and over: about half an hour.
+soak: setup-servers ## Count a million events while every process and server is killed, ten times each
+	REDOUBT_SOAK_EVENTS=$${REDOUBT_SOAK_EVENTS:-1000000} REDOUBT_REQUIRE_SERVERS=1 $(CARGO) test --release --workspace --locked \
+		--test e2e -- under_fire --nocapture
 
 generate: ## Write the manifests and reference pages that come from the types
 	$(CARGO) run --locked -p redoubt-crds

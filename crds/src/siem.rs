@@ -125,7 +125,7 @@ pub struct StoreSpec {
 
 impl Default for StoreSpec {
     fn default() -> Self {
-        Self { index_buffer_bytes: 64 << 20, refresh: Duration::from_secs(1), external: None }
+        Self { index_buffer_bytes: 32 << 20, refresh: Duration::from_secs(1), external: None }
     }
 }
 

@@ -19,22 +19,23 @@ use crate::{
     servers::{elasticsearch as search_server, rabbitmq},
 };
 
-/// A Siem resource with both servers.
-fn siem_on(prefix: &str, elasticsearch: &str) -> String {
-    let rabbitmq = rabbitmq::shared().url("a");
+/// A Siem resource with nodes of a RabbitMQ, and an Elasticsearch.
+pub fn siem_on(prefix: &str, rabbitmq: &[&str], elasticsearch: &str) -> String {
+    let rabbitmq = json!(rabbitmq);
     format!(
         "
 apiVersion: redoubt.dev/v1alpha1
 kind: Siem
 metadata: {{name: soc}}
 spec:
-  broker: {{external: {{urls: ['{rabbitmq}'], credentialsSecretRef: {{name: rabbitmq}}, prefix: {prefix}}}}}
+  broker: {{external: {{urls: {rabbitmq}, credentialsSecretRef: {{name: rabbitmq}}, prefix: {prefix}}}}}
   store: {{external: {{urls: ['{elasticsearch}'], prefix: {prefix}, replicas: 0}}}}
 "
     )
 }
 
-async fn reader(prefix: &str, elasticsearch: &str) -> elasticsearch::ElasticsearchStore {
+/// That Elasticsearch's store, to look into.
+pub async fn reader(prefix: &str, elasticsearch: &str) -> elasticsearch::ElasticsearchStore {
     let spec: ExternalStore = serde_json::from_value(json!({"urls": [elasticsearch], "prefix": prefix, "replicas": 0})).unwrap();
     elasticsearch::ElasticsearchStore::open_to_read(&spec, Secrets::new("none"), &elasticsearch::Options::default()).await.unwrap()
 }
@@ -63,7 +64,7 @@ async fn the_attack_raises_the_same_alerts_on_servers_as_in_a_folder_also_from_r
 
     let prefix = format!("e2e-{}", SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos());
     let mut siem: Siem = quickstart();
-    siem.write("siem.yaml", &siem_on(&prefix, elasticsearch));
+    siem.write("siem.yaml", &siem_on(&prefix, &[&rabbitmq::shared().url("a")], elasticsearch));
     fs::create_dir_all(siem.path("data/secrets/rabbitmq")).unwrap();
     for key in ["username", "password"] {
         fs::write(siem.path("data/secrets/rabbitmq").join(key), "guest").unwrap();

@@ -26,7 +26,7 @@ static NEXT: AtomicU8 = AtomicU8::new(1);
 pub struct Siem {
     pub folder: TempDir,
     pub address: Ipv4Addr,
-    processes: Vec<Child>,
+    processes: Vec<(String, Child)>,
     log: Arc<Mutex<Vec<String>>>,
 }
 
@@ -85,7 +85,7 @@ impl Siem {
                 log.lock().unwrap().push(line);
             }
         });
-        self.processes.push(child);
+        self.processes.push((role.to_owned(), child));
     }
 
     /// Starts and waits until events are taken.
@@ -103,15 +103,20 @@ impl Siem {
 
     /// kill -9.
     pub fn kill(&mut self) {
-        for mut child in self.processes.drain(..) {
-            child.kill().unwrap();
-            child.wait().unwrap();
+        for (_, child) in self.processes.drain(..) {
+            end(child);
         }
+    }
+
+    /// kill -9 of one role.
+    pub fn kill_role(&mut self, role: &str) {
+        let at = self.processes.iter().position(|(name, _)| name == role).unwrap();
+        end(self.processes.remove(at).1);
     }
 
     /// Ctrl-C, and waits for the clean end.
     pub fn stop(&mut self) {
-        for mut child in std::mem::take(&mut self.processes) {
+        for (_, mut child) in std::mem::take(&mut self.processes) {
             let pid = child.id().to_string();
             assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
             let status = child.wait().unwrap();
@@ -182,9 +187,14 @@ impl Siem {
     }
 }
 
+fn end(mut child: Child) {
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
 impl Drop for Siem {
     fn drop(&mut self) {
-        for child in &mut self.processes {
+        for (_, child) in &mut self.processes {
             drop(child.kill());
             drop(child.wait());
         }

@@ -10,4 +10,5 @@ mod hostile;
 mod reload;
 #[path = "../servers/servers.rs"]
 mod servers;
+mod under_fire;
 mod webhook;
