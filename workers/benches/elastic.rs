@@ -13,6 +13,8 @@ use redoubt::store::{Document, Family, Store};
 use redoubt_crds::ExternalStore;
 use serde_json::{Map, Value, json};
 
+#[path = "load/raw.rs"]
+mod raw;
 #[path = "../tests/servers/elasticsearch.rs"]
 #[allow(dead_code, reason = "the tests need more of it")]
 mod server;
@@ -78,21 +80,7 @@ async fn run_raw(url: &str, round: usize) -> Duration {
         serde_json::to_writer(&mut *lines, &body).unwrap();
         lines.push(b'\n');
     }
-    let bodies = Arc::new(std::sync::Mutex::new(bodies));
-    let (client, url) = (reqwest::Client::new(), format!("{url}/_bulk?filter_path=errors"));
-    let started = Instant::now();
-    let clients = (0..CLIENTS).map(|_| {
-        let (client, url, bodies) = (client.clone(), url.clone(), Arc::clone(&bodies));
-        tokio::spawn(async move {
-            loop {
-                let Some(body) = bodies.lock().unwrap().pop() else { break };
-                let answer = client.post(&url).header("content-type", "application/x-ndjson").body(body).send().await.unwrap();
-                assert_eq!(answer.json::<Value>().await.unwrap()["errors"], false);
-            }
-        })
-    });
-    futures::future::join_all(clients).await.into_iter().for_each(Result::unwrap);
-    started.elapsed()
+    raw::send(url, bodies, CLIENTS).await
 }
 
 async fn run_store(url: &str, round: usize, may_repeat: bool) -> Duration {

@@ -95,7 +95,7 @@ pub struct Rejection {
 
 /// The store as a whole failed; nothing is known of the documents, so send them again, as ones that [may repeat](Document::may_repeat): some
 /// may be durable.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// Cannot be reached, or its disk failed or is full.
     #[error("the store does not answer: {0}")]

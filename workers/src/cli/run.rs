@@ -88,13 +88,17 @@ struct ProcessArgs {
     /// The address that listeners bind to; 0.0.0.0 or :: lets others reach them.
     #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     bind: IpAddr,
-    /// How much is logged, such as `info` or `warn,redoubt=debug`.
-    #[arg(long, value_name = "FILTER", default_value = "info,tantivy=warn,lapin=off", env = "REDOUBT_LOG")]
+    /// How much is logged, such as `info` or `warn,redoubt=debug`. Libraries that say again what Redoubt says are quiet unless named:
+    /// `info,lapin=warn`.
+    #[arg(long, value_name = "FILTER", default_value = "info", env = "REDOUBT_LOG")]
     log: String,
     /// How the log is written.
     #[arg(long, value_enum, default_value_t = LogFormat::Text, env = "REDOUBT_LOG_FORMAT")]
     log_format: LogFormat,
 }
+
+/// What libraries log by default.
+const QUIET: &str = "tantivy=warn,lapin=off";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum LogFormat {
@@ -169,7 +173,8 @@ impl ProcessArgs {
 }
 
 fn start_logging(filter: &str, format: LogFormat) -> Result<()> {
-    let filter = EnvFilter::try_new(filter).with_context(|| format!("{filter:?} is no log filter"))?;
+    // Of two words on one library the later counts.
+    let filter = EnvFilter::try_new(format!("{QUIET},{filter}")).with_context(|| format!("{filter:?} is no log filter"))?;
     let colours = std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none();
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).with_target(false);
     match format {

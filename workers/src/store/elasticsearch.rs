@@ -14,6 +14,7 @@ mod answer;
 mod bulk;
 mod copies;
 mod document;
+mod gather;
 mod indices;
 mod limiter;
 mod lines;
@@ -37,6 +38,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::bulk::Writer;
+use self::gather::Gather;
 use self::indices::Indices;
 use self::limiter::Limiter;
 use self::names::{Names, day_of};
@@ -74,6 +76,7 @@ impl Default for Options {
 /// The store in a cluster.
 pub struct ElasticsearchStore {
     cluster: Arc<Cluster>,
+    gather: Gather,
     limiter: Limiter,
     patterns: Patterns,
     closed: CancellationToken,
@@ -130,7 +133,13 @@ impl ElasticsearchStore {
         let transport = Transport::new(spec, secrets, options.timeout, options.patience);
         let indices = Indices::new(Names::new(&spec.prefix), spec.rollover.clone());
         let cluster = Arc::new(Cluster { transport, indices });
-        Self { cluster, limiter: Limiter::default(), patterns: Patterns::KeyAndNull, closed: CancellationToken::new() }
+        Self {
+            cluster,
+            gather: Gather::default(),
+            limiter: Limiter::default(),
+            patterns: Patterns::KeyAndNull,
+            closed: CancellationToken::new(),
+        }
     }
 
     /// Looks now whether the next index is to take over, as is done every so often.
@@ -170,7 +179,11 @@ impl Cluster {
 impl Store for ElasticsearchStore {
     async fn bulk(&self, documents: Vec<Document>) -> Result<Vec<ItemResult>, StoreError> {
         let cluster = self.cluster()?;
-        Writer { transport: &cluster.transport, indices: &cluster.indices, limiter: &self.limiter }.write(documents).await
+        if let Some(document) = documents.iter().find(|document| !document.family.is_series()) {
+            return Err(StoreError::BadRequest(format!("{} are records; write them with put", document.family)));
+        }
+        let writer = Writer { transport: &cluster.transport, indices: &cluster.indices, limiter: &self.limiter };
+        self.gather.write(documents, async |documents| writer.write(documents).await).await
     }
 
     async fn put(&self, puts: Vec<Put>) -> Result<Vec<PutOutcome>, StoreError> {

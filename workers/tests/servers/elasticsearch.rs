@@ -53,10 +53,14 @@ impl Server {
         &self.url
     }
 
+    /// Of its process.
+    pub(crate) fn pid(&self) -> String {
+        std::fs::read_to_string(self.folder.join("pid")).unwrap().trim().to_owned()
+    }
+
     /// Ends it as a crash would.
     pub(crate) fn kill(&self) {
-        let pid = std::fs::read_to_string(self.folder.join("pid")).unwrap();
-        assert!(Command::new("kill").args(["-9", pid.trim()]).status().unwrap().success());
+        assert!(Command::new("kill").args(["-9", &self.pid()]).status().unwrap().success());
         let deadline = Instant::now() + DEADLINE;
         while TcpStream::connect(self.url.trim_start_matches("http://")).is_ok() {
             assert!(Instant::now() < deadline, "it is still there");

@@ -49,6 +49,11 @@ impl Nodes {
         format!("127.0.0.1:{}", port.trim())
     }
 
+    /// Of a node's process.
+    pub fn pid(&self, node: &str) -> String {
+        std::fs::read_to_string(self.folder.path().join(format!("{node}.pid"))).unwrap().trim().to_owned()
+    }
+
     fn run(&self, action: &str, arguments: &[&str]) -> String {
         let done = Command::new(script()).arg(action).arg(self.folder.path()).args(arguments).output().unwrap();
         let said = String::from_utf8_lossy(&done.stdout).into_owned();

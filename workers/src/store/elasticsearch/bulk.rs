@@ -4,10 +4,12 @@
 //! told with the cluster's reason, one that is for later is sent again, alone with its like. A document that was sent to an index goes there
 //! again, never to a newer one: whether or not the first attempt was done, `create` makes it once.
 //!
-//! One that may have been written before is looked for first in all indices of its day and the days beside it, and written only where it is
-//! not found. Two processes may look at the same moment, find nothing, and write into two indices; so whoever wrote looks once more, and of
-//! several copies the one in the first index stays. Whichever of the two writes last sees both.
+//! One that may have been written before is looked for first in the other indices of its day and of the days beside it, and written only
+//! where it is not found; in the index that it goes to, `create` looks by itself. Two processes may look at the same moment, find nothing,
+//! and write into two indices; so whoever wrote looks once more, and of several copies the one in the first index stays. Whichever of the two
+//! writes last sees both. Never is a look asked for in the index just written: it would make the cluster refresh it.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
@@ -59,11 +61,8 @@ enum End {
 }
 
 impl Writer<'_> {
-    /// Writes a bulk; a result for each document in order.
+    /// Writes time series; a result for each document in order.
     pub(super) async fn write(&self, documents: Vec<Document>) -> Result<Vec<ItemResult>, StoreError> {
-        if let Some(document) = documents.iter().find(|document| !document.family.is_series()) {
-            return Err(StoreError::BadRequest(format!("{} are records; write them with put", document.family)));
-        }
         let mut results: Vec<ItemResult> = Vec::with_capacity(documents.len());
         let mut waiting = Vec::with_capacity(documents.len());
         for (position, document) in documents.into_iter().enumerate() {
@@ -201,7 +200,14 @@ impl Writer<'_> {
         if !lines.iter().any(|line| line.may_repeat) {
             return Ok(Vec::new());
         }
-        let may_repeat: Vec<&Line> = lines.iter().filter(|line| line.may_repeat).collect();
+        let mut current: HashMap<(Family, Date), String> = HashMap::new();
+        for line in lines.iter().filter(|line| line.may_repeat) {
+            if let Entry::Vacant(place) = current.entry((line.family, line.day)) {
+                place.insert(self.indices.current(self.transport, line.family, line.day).await?);
+            }
+        }
+        let goes_to = |line: &Line| current.get(&(line.family, line.day)).map_or("", String::as_str);
+        let may_repeat: Vec<(&Line, &str)> = lines.iter().filter(|line| line.may_repeat).map(|line| (line, goes_to(line))).collect();
         let mut there: HashMap<usize, String> = HashMap::new();
         for (position, index, _) in self.copies(&may_repeat).await? {
             there.entry(position).or_insert(index);
@@ -230,12 +236,10 @@ impl Writer<'_> {
         if own.is_empty() {
             return Ok(());
         }
-        let written: Vec<&Line> = own.values().map(|(line, ..)| *line).collect();
+        let written: Vec<(&Line, &str)> = own.values().map(|(line, index, _)| (*line, *index)).collect();
         let mut others: HashMap<usize, Vec<(String, Sequence)>> = HashMap::new();
         for (position, index, sequence) in self.copies(&written).await? {
-            if own.get(&position).is_some_and(|(_, own, _)| *own != index) {
-                others.entry(position).or_default().push((index, sequence));
-            }
+            others.entry(position).or_default().push((index, sequence));
         }
         let mut doubles: Vec<(String, String, Sequence)> = Vec::new();
         for (position, others) in others {
@@ -269,9 +273,10 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// The copies of lines in all indices where they could lie, in the order of the indices: the line's position, the index, which write.
-    async fn copies(&self, lines: &[&Line]) -> Result<Vec<(usize, String, Sequence)>, StoreError> {
-        let days: Days = lines.iter().flat_map(|line| around(line.day).map(|day| (line.family, day))).collect();
+    /// The copies of lines in all indices where they could lie, but for the one beside each: in the order of the indices the line's position,
+    /// the index, which write.
+    async fn copies(&self, lines: &[(&Line, &str)]) -> Result<Vec<(usize, String, Sequence)>, StoreError> {
+        let days: Days = lines.iter().flat_map(|(line, _)| around(line.day).map(|day| (line.family, day))).collect();
         let listed = self.indices.list(self.transport, &days).await?;
         let mut by_day: HashMap<(Family, Date), Vec<String>> = HashMap::new();
         for (family, generation) in listed {
@@ -279,9 +284,9 @@ impl Writer<'_> {
             by_day.entry((family, generation.day)).or_default().push(name);
         }
         let (mut places, mut positions) = (Vec::new(), Vec::new());
-        for line in lines {
+        for (line, passed_over) in lines {
             for day in around(line.day) {
-                for index in by_day.get(&(line.family, day)).into_iter().flatten() {
+                for index in by_day.get(&(line.family, day)).into_iter().flatten().filter(|index| index != passed_over) {
                     places.push((index.as_str(), line.id.as_str()));
                     positions.push(line.position);
                 }

@@ -1,0 +1,28 @@
+//! `_bulk` requests to an Elasticsearch by the plainest client: what there is to be had from the server.
+#![allow(clippy::unwrap_used, reason = "a benchmark that fails has no result")]
+
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+/// Posts requests that are ready, so many at a time, and waits until all are answered without an error.
+pub async fn send(url: &str, requests: Vec<Vec<u8>>, clients: usize) -> Duration {
+    let requests = Arc::new(Mutex::new(requests));
+    let (client, url) = (reqwest::Client::new(), format!("{url}/_bulk?filter_path=errors"));
+    let started = Instant::now();
+    let clients = (0..clients).map(|_| {
+        let (client, url, requests) = (client.clone(), url.clone(), Arc::clone(&requests));
+        tokio::spawn(async move {
+            loop {
+                let Some(request) = requests.lock().unwrap().pop() else { break };
+                let answer = client.post(&url).header("content-type", "application/x-ndjson").body(request).send().await.unwrap();
+                assert_eq!(answer.json::<Value>().await.unwrap()["errors"], false);
+            }
+        })
+    });
+    futures::future::join_all(clients).await.into_iter().for_each(Result::unwrap);
+    started.elapsed()
+}

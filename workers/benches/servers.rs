@@ -1,0 +1,370 @@
+//! The whole path on real servers: events over HTTP, through a RabbitMQ, past the rules, into an Elasticsearch; beside raw `_bulk` requests
+//! of the same documents to the same Elasticsearch, in the same run.
+//!
+//! `cargo bench -p redoubt --bench servers`; it needs the corpora and both servers (`tests/setup servers`). All of it shares the
+//! machine's cores: the sender, Redoubt in one process, one RabbitMQ node, one Elasticsearch. The stream is the ordinary one of the
+//! benchmark `pipeline`. Limits: with a tenth of the rules 0.8 of raw, with all of them 0.6. Then, at half the rate that was reached, the
+//! time from an event's acceptance (its 202) to its alert on the broker's topic (99 of 100 within 300 ms), and to its being found in
+//! Elasticsearch (2 s).
+//!
+//! `REDOUBT_BENCH_MINUTES=10` adds so many minutes of full load with all rules, and the memory of the process in each (below 500 MB).
+#![allow(clippy::unwrap_used, reason = "a benchmark that fails has no result")]
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Child,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use redoubt::{
+    batch,
+    broker::{
+        Broker, Topic,
+        rabbitmq::{Bounds, RabbitMq},
+    },
+    resources::load_and_compile,
+    run::now_millis,
+    secrets::Secrets,
+    store::{
+        Family, SearchRequest, Store,
+        elasticsearch::{ElasticsearchStore, Options},
+    },
+};
+use redoubt_crds::ExternalBroker;
+use redoubt_engine::{alert::Alert, compile::Outcome, event::RawEvent, format::frame};
+use serde_json::json;
+use tokio::task::JoinHandle;
+
+use crate::{
+    load::{Body, EVENTS},
+    servers::{elasticsearch::Server, rabbitmq, rabbitmq::Nodes},
+};
+
+mod load;
+#[path = "load/raw.rs"]
+mod raw;
+#[path = "../tests/servers/servers.rs"]
+mod servers;
+
+/// Client settings that the raw run tries: requests at a time, and megabytes in each.
+const RAW_SETTINGS: [(usize, usize); 4] = [(2, 5), (1, 5), (4, 5), (2, 10)];
+/// Events whose alerts are timed, and the pause between two.
+const MARKS: usize = 1_500;
+const MARK_EVERY: Duration = Duration::from_millis(20);
+/// How often Elasticsearch is asked for new alerts: the resolution of that time.
+const ASK_EVERY: Duration = Duration::from_millis(50);
+
+/// What the timed events come by, and what finds them.
+const MARK: &str = "
+apiVersion: redoubt.dev/v1alpha1
+kind: LogSource
+metadata: {name: marks}
+spec:
+  http: {auth: {bearer: {name: ingest, key: token}}}
+  logsource: {product: bench}
+---
+apiVersion: redoubt.dev/v1alpha1
+kind: AlertRule
+metadata: {name: mark}
+spec:
+  sigma:
+    title: A timed event
+    logsource: {product: bench}
+    detection: {mark: {mark: true}, condition: mark}
+";
+
+fn main() {
+    let Some(corpora) = load::corpora() else {
+        println!("skipped: no corpora; set REDOUBT_CORPORA to the folder that holds sigma/ and cloudtrail/");
+        return;
+    };
+    if !rabbitmq::available() {
+        return;
+    }
+    let server = match Server::start() {
+        Ok(server) => server,
+        Err(why) => return println!("skipped: {why}"),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(measure(&corpora, server));
+}
+
+async fn measure(corpora: &Path, server: Server) {
+    let site = Site { folder: tempfile::tempdir().unwrap(), nodes: Nodes::start(&["a"]), server };
+    let all = site.path("rules");
+    load::import(corpora, &all);
+    load::write_token(&site.path("secrets"));
+    let tenth = site.path("tenth");
+    fs::create_dir_all(&tenth).unwrap();
+    for (number, file) in files_below(&all).iter().step_by(10).enumerate() {
+        fs::copy(file, tenth.join(format!("{number}.yaml"))).unwrap();
+    }
+    fs::write(site.path("mark.yaml"), MARK).unwrap();
+    let bodies = Arc::new(load::bodies(&load::ordinary(&load::records(corpora), &all)));
+
+    let raw = site.raw(&bodies).await;
+    println!("raw _bulk of {EVENTS} documents, best of {RAW_SETTINGS:?} (requests at a time, MB): {raw:.0} docs/s");
+    let mut reached = 0.0;
+    for (name, rules, limit) in [("a tenth of the rules", &tenth, 0.8), ("all rules", &all, 0.6)] {
+        reached = site.whole_path(name, rules, &bodies, raw, limit).await;
+    }
+    site.latency(&all, &bodies, reached / 2.0).await;
+    if let Some(minutes) = std::env::var("REDOUBT_BENCH_MINUTES").ok().and_then(|minutes| minutes.parse().ok()) {
+        site.endure(&all, &bodies, minutes).await;
+    }
+}
+
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut entries: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    entries.sort();
+    entries.into_iter().flat_map(|entry| if entry.is_dir() { files_below(&entry) } else { vec![entry] }).collect()
+}
+
+struct Site {
+    folder: tempfile::TempDir,
+    nodes: Nodes,
+    server: Server,
+}
+
+impl Site {
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn broker(&self, prefix: &str) -> ExternalBroker {
+        let spec = json!({"urls": [self.nodes.url("a")], "credentialsSecretRef": {"name": "rabbitmq"}, "prefix": prefix});
+        serde_json::from_value(spec).unwrap()
+    }
+
+    async fn store(&self, prefix: &str) -> ElasticsearchStore {
+        let spec = serde_json::from_value(json!({"urls": [self.server.url()], "prefix": prefix, "replicas": 0})).unwrap();
+        ElasticsearchStore::open(&spec, Secrets::new("none"), &Options::default()).await.unwrap()
+    }
+
+    /// Documents a second of the best client settings.
+    async fn raw(&self, bodies: &[Body]) -> f64 {
+        let plan = load_and_compile(&[load::samples()]).plan;
+        let mut documents = Vec::with_capacity(EVENTS);
+        for (source, _, body) in bodies {
+            for record in frame(plan.sources[*source].format, body).into_iter().flatten() {
+                let raw = RawEvent {
+                    id: documents.len().to_string(),
+                    received_millis: now_millis(),
+                    source: (*source).into(),
+                    sender: None,
+                    body: record.into(),
+                };
+                let Outcome::Event { mut event, .. } = plan.process(&raw) else { continue };
+                event.document.insert("redoubt".to_owned(), json!({"id": event.id, "received": event.received_millis}));
+                documents.push((event.id, serde_json::to_vec(&event.document).unwrap()));
+            }
+        }
+        let mut best: f64 = 0.0;
+        // The first run warms the server up and does not count.
+        for (round, (clients, megabytes)) in std::iter::once(RAW_SETTINGS[0]).chain(RAW_SETTINGS).enumerate() {
+            let prefix = format!("raw-{round}");
+            self.store(&prefix).await.close().await;
+            let mut requests = vec![Vec::new()];
+            for (id, document) in &documents {
+                if requests.last().unwrap().len() >= megabytes << 20 {
+                    requests.push(Vec::new());
+                }
+                let request = requests.last_mut().unwrap();
+                let action = json!({"create": {"_index": format!("{prefix}-events-2026.11.24-000001"), "_id": id}});
+                request.extend_from_slice(action.to_string().as_bytes());
+                request.push(b'\n');
+                request.extend_from_slice(document);
+                request.push(b'\n');
+            }
+            let rate = documents.len() as f64 / raw::send(self.server.url(), requests, clients).await.as_secs_f64();
+            if round > 0 {
+                best = best.max(rate);
+            }
+        }
+        best
+    }
+
+    /// Starts the SIEM on the servers, on rules and the resources of the timed events.
+    async fn start(&self, prefix: &str, rules: &Path) -> Child {
+        let siem = json!({
+            "apiVersion": "redoubt.dev/v1alpha1", "kind": "Siem", "metadata": {"name": "bench"},
+            "spec": {
+                "broker": {"external": self.broker(prefix)},
+                "store": {"external": {"urls": [self.server.url()], "prefix": prefix, "replicas": 0}},
+            },
+        });
+        let file = self.path(&format!("{prefix}.yaml"));
+        fs::write(&file, siem.to_string()).unwrap();
+        let secret = self.path("secrets/rabbitmq");
+        fs::create_dir_all(&secret).unwrap();
+        for key in ["username", "password"] {
+            fs::write(secret.join(key), "guest").unwrap();
+        }
+        let siem = load::start(&[&file, &self.path("mark.yaml"), rules], &self.path(prefix), &self.path("secrets"));
+        load::ready().await;
+        siem
+    }
+
+    /// Processor seconds so far of all that takes part.
+    fn spent(&self, siem: &Child) -> BTreeMap<&'static str, f64> {
+        let seconds = |pid: &str| load::cpu_seconds(pid);
+        BTreeMap::from([
+            ("redoubt", seconds(&siem.id().to_string())),
+            ("RabbitMQ", seconds(&self.nodes.pid("a"))),
+            ("Elasticsearch", seconds(&self.server.pid())),
+            ("the sender", seconds("self")),
+        ])
+    }
+
+    /// Events a second from HTTP to the answer of Elasticsearch.
+    async fn whole_path(&self, name: &str, rules: &Path, bodies: &Arc<Vec<Body>>, raw: f64, limit: f64) -> f64 {
+        let mut siem = self.start(&format!("path-{}", name.replace(' ', "-")), rules).await;
+        let before = self.spent(&siem);
+        let run = load::feed(&siem, Arc::clone(bodies)).await;
+        let rate = EVENTS as f64 / run.indexed;
+        let holds = if rate / raw >= limit { "holds" } else { "MISSED" };
+        println!(
+            "whole path, {name}: {rate:.0} events/s, {:.2} of raw (at least {limit}: {holds}); {} MB at the peak",
+            rate / raw,
+            run.peak_mb
+        );
+        let spent = self.spent(&siem);
+        let shares = before.iter().map(|(who, before)| format!("{who} {:.0}", (spent[who] - before) * 1e6 / EVENTS as f64));
+        println!("whole path, {name}: us of processor time an event: {}", shares.collect::<Vec<_>>().join(", "));
+        load::end(&mut siem);
+        rate
+    }
+
+    /// How long alerts take while events come at a rate.
+    async fn latency(&self, rules: &Path, bodies: &Arc<Vec<Body>>, rate: f64) {
+        let prefix = "latency";
+        let mut siem = self.start(prefix, rules).await;
+        let stop = Arc::new(AtomicBool::new(false));
+        let background = load_at(rate, Arc::clone(bodies), Arc::clone(&stop));
+        let on_topic: Seen = Arc::default();
+        let topic = self.watch_topic(prefix, Arc::clone(&on_topic)).await;
+        let found: Seen = Arc::default();
+        let searching = self.watch_store(prefix, Arc::clone(&found), Arc::clone(&stop)).await;
+
+        let mut accepted = BTreeMap::new();
+        let client = reqwest::Client::new();
+        let mut clock = tokio::time::interval(MARK_EVERY);
+        for number in 0..MARKS {
+            clock.tick().await;
+            let id = format!("mark-{number}");
+            load::post(&client, "marks", &json!({"event": {"id": id}, "mark": true}).to_string()).await;
+            accepted.insert(id, Instant::now());
+        }
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while found.lock().unwrap().len() < MARKS || on_topic.lock().unwrap().len() < MARKS {
+            assert!(Instant::now() < deadline, "alerts are missing");
+            tokio::time::sleep(ASK_EVERY).await;
+        }
+        stop.store(true, Ordering::Relaxed);
+        background.await.unwrap();
+        searching.await.unwrap();
+        topic.abort();
+        load::end(&mut siem);
+        for (what, seen, limit) in [("on the alert topic", on_topic, 300), ("found in Elasticsearch", found, 2_000)] {
+            let seen = seen.lock().unwrap();
+            let mut millis: Vec<u128> = accepted.iter().map(|(id, at)| seen[id].saturating_duration_since(*at).as_millis()).collect();
+            millis.sort_unstable();
+            let at = |part: f64| millis[((millis.len() - 1) as f64 * part) as usize];
+            let holds = if at(0.99) < limit { "holds" } else { "MISSED" };
+            println!(
+                "alert {what} at {rate:.0} events/s: p50 {} ms, p95 {} ms, p99 {} ms (below {limit}: {holds}), all {} ms",
+                at(0.5),
+                at(0.95),
+                at(0.99),
+                at(1.0)
+            );
+        }
+    }
+
+    /// Notes when the alert of each timed event comes by on the topic.
+    async fn watch_topic(&self, prefix: &str, seen: Seen) -> JoinHandle<()> {
+        let bounds = Bounds { max_bytes: 1 << 30, delivery_limit: 5 };
+        let broker = RabbitMq::new(&self.broker(prefix), bounds, Secrets::new(self.path("secrets")), "bench");
+        broker.declare(Topic::Alerts, "bench").await.unwrap();
+        let mut consumer = broker.consume(Topic::Alerts, "bench", 1 << 20).await.unwrap();
+        tokio::spawn(async move {
+            while let Some(delivery) = consumer.next().await.unwrap() {
+                let now = Instant::now();
+                for alert in batch::decode::<Alert>(batch::Kind::Alerts, &delivery.body).unwrap() {
+                    if &*alert.rule.name == "mark" {
+                        let id = alert.events[0].document["event"]["id"].as_str().unwrap().to_owned();
+                        seen.lock().unwrap().entry(id).or_insert(now);
+                    }
+                }
+                consumer.ack(&[delivery.tag]).await.unwrap();
+            }
+            broker.close().await;
+        })
+    }
+
+    /// Notes when the alert of each timed event is first found.
+    async fn watch_store(&self, prefix: &str, seen: Seen, stop: Arc<AtomicBool>) -> JoinHandle<()> {
+        let store = self.store(prefix).await;
+        tokio::spawn(async move {
+            while !stop.load(Ordering::Relaxed) {
+                let request = SearchRequest { query: "rule.name:mark".to_owned(), size: 500, ..SearchRequest::default() };
+                let found = store.search(Family::Alerts, request).await.unwrap();
+                let now = Instant::now();
+                for hit in found.hits {
+                    seen.lock()
+                        .unwrap()
+                        .entry(hit.body["events"][0]["document"]["event"]["id"].as_str().unwrap().to_owned())
+                        .or_insert(now);
+                }
+                tokio::time::sleep(ASK_EVERY).await;
+            }
+        })
+    }
+
+    /// Minutes of as much as goes through, and what the process holds.
+    async fn endure(&self, rules: &Path, bodies: &Arc<Vec<Body>>, minutes: u32) {
+        let mut siem = self.start("endure", rules).await;
+        let stop = Arc::new(AtomicBool::new(false));
+        let background = load_at(f64::INFINITY, Arc::clone(bodies), Arc::clone(&stop));
+        let mut before = 0.0;
+        for minute in 1..=minutes {
+            let (until, mut peak) = (Instant::now() + Duration::from_secs(60), 0);
+            while Instant::now() < until {
+                peak = peak.max(load::resident_mb(siem.id()));
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            let done = load::metric("redoubt_events_processed_total", "").await;
+            let holds = if peak < 500 { "holds" } else { "MISSED" };
+            println!("minute {minute} of full load: {:.0} events/s, {peak} MB at the peak (below 500: {holds})", (done - before) / 60.0);
+            before = done;
+        }
+        stop.store(true, Ordering::Relaxed);
+        background.await.unwrap();
+        load::end(&mut siem);
+    }
+}
+
+/// When something was first seen, by the id of its event.
+type Seen = Arc<Mutex<BTreeMap<String, Instant>>>;
+
+/// Sends bodies over and over at a rate, until told to stop.
+fn load_at(rate: f64, bodies: Arc<Vec<Body>>, stop: Arc<AtomicBool>) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let client = reqwest::Client::new();
+        let (started, mut sent) = (Instant::now(), 0);
+        for (source, count, body) in bodies.iter().cycle() {
+            if stop.load(Ordering::Relaxed) {
+                break;
+            }
+            tokio::time::sleep_until((started + Duration::from_secs_f64(f64::from(sent) / rate)).into()).await;
+            load::post(&client, source, body).await;
+            sent += u32::try_from(*count).unwrap();
+        }
+    })
+}
