@@ -12,7 +12,9 @@ use crate::broker::{BrokerError, Consumer};
 #[derive(Default)]
 pub(crate) struct InFlight {
     tasks: JoinSet<Result<(), String>>,
-    tags: HashMap<Id, u64>,
+    /// The tag and the size of what each works on.
+    held: HashMap<Id, (u64, usize)>,
+    bytes: usize,
 }
 
 impl InFlight {
@@ -20,9 +22,15 @@ impl InFlight {
         self.tasks.len()
     }
 
-    /// Begins to work on the delivery with this tag.
-    pub(crate) fn spawn(&mut self, tag: u64, work: impl Future<Output = Result<(), String>> + Send + 'static) {
-        self.tags.insert(self.tasks.spawn(work).id(), tag);
+    /// Bytes of the messages that are worked on.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Begins to work on the delivery with this tag, of a message of so many bytes.
+    pub(crate) fn spawn(&mut self, tag: u64, bytes: usize, work: impl Future<Output = Result<(), String>> + Send + 'static) {
+        self.held.insert(self.tasks.spawn(work).id(), (tag, bytes));
+        self.bytes += bytes;
     }
 
     /// The tag of the next delivery whose work ends, and how that went; `None` when none is worked on. Giving up the call loses nothing.
@@ -35,7 +43,8 @@ impl InFlight {
                     (panicked.id(), Err("panicked".to_owned()))
                 }
             };
-            if let Some(tag) = self.tags.remove(&id) {
+            if let Some((tag, bytes)) = self.held.remove(&id) {
+                self.bytes -= bytes;
                 return Some((tag, done));
             }
         }
@@ -93,9 +102,11 @@ mod tests {
     #[tokio::test]
     async fn work_that_panics_ends_under_its_tag() {
         let mut running = InFlight::default();
-        running.spawn(7, async { panic!("a defect") });
+        running.spawn(7, 100, async { panic!("a defect") });
 
+        assert_eq!((running.len(), running.bytes()), (1, 100));
         assert_eq!(running.next().await, Some((7, Err("panicked".to_owned()))));
+        assert_eq!((running.len(), running.bytes()), (0, 0));
         assert_eq!(running.next().await, None);
     }
 

@@ -7,7 +7,7 @@ mod letters;
 
 use std::{
     any::Any,
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::Instant,
@@ -46,6 +46,10 @@ pub const SUBSCRIPTION: &str = "process";
 const PREFETCH_BYTES: usize = 32 << 20;
 /// Messages that may be in the works at a time: most of them wait for the store, whose commits pay off only when many share one.
 const IN_THE_WORKS: usize = 8;
+/// Small messages may be more, as long as all together have fewer bytes: one that holds a single event is not to wait for eight of them.
+const SMALL_IN_THE_WORKS_BYTES: usize = 128 << 10;
+/// But never more than these.
+const MOST_IN_THE_WORKS: usize = 256;
 
 /// The role and what it stands on.
 pub struct Process {
@@ -78,10 +82,10 @@ impl Process {
                 biased;
                 Some((tag, done)) = running.next() => settle(&mut *consumer, tag, done, &shutdown).await?,
                 () = shutdown.cancelled() => break,
-                delivery = consumer.next(), if running.len() < IN_THE_WORKS => {
+                delivery = consumer.next(), if has_room(&running) => {
                     let Some(delivery) = delivery? else { break };
                     let (role, shutdown) = (Arc::clone(&role), shutdown.clone());
-                    running.spawn(delivery.tag, async move { role.work_on(Arc::new(delivery), &shutdown).await });
+                    running.spawn(delivery.tag, delivery.body.len(), async move { role.work_on(Arc::new(delivery), &shutdown).await });
                 }
             }
         }
@@ -101,12 +105,15 @@ impl Process {
         Ok(())
     }
 
-    /// Works on the events of a message and stores them. While the store does not answer, all of it is done again: what comes of a
-    /// message is a function of the message, so nothing has to be kept for a second attempt that hardly ever comes.
+    /// Works on the events of a message and stores them; meanwhile publishes the matches of rules that keep no state, whose alerts need
+    /// not wait for the store. The other matches have to be stored first, since correlate builds its state from what is stored. While the
+    /// store does not answer, all of it is done again: what comes of a message is a function of the message, so nothing has to be kept for
+    /// a second attempt that hardly ever comes.
     async fn store_events(&self, delivery: &Arc<Delivery>, shutdown: &CancellationToken) -> Result<(Worked, Vec<ItemResult>), String> {
         let mut backoff = Backoff::default();
         // What failed as a whole may have been stored in part.
         let mut may_repeat = delivery.redeliveries > 0;
+        let mut told: HashSet<String> = HashSet::new();
         loop {
             let (plan, message) = (Arc::clone(&self.plan.borrow()), Arc::clone(delivery));
             let core = Arc::clone(&self.cores).acquire_owned().await.map_err(|closed| closed.to_string())?;
@@ -115,11 +122,17 @@ impl Process {
                 Worked::of(&plan, &message, may_repeat)
             });
             let mut worked = working.await.map_err(|panicked| panicked.to_string())?.map_err(|undecodable| undecodable.to_string())?;
-            match self.bulk(std::mem::take(&mut worked.documents)).await {
+            let mut prompt = std::mem::take(&mut worked.prompt);
+            prompt.retain(|found| told.is_empty() || !told.contains(&found.id()));
+            let documents = std::mem::take(&mut worked.documents);
+            let (stored, published) = tokio::join!(self.bulk(documents), self.publish_matches(&prompt, shutdown));
+            published?;
+            match stored {
                 Ok(results) => return Ok((worked, results)),
                 Err(error) => pause(&mut backoff, &error, shutdown).await?,
             }
             may_repeat = true;
+            told.extend(prompt.iter().map(Match::id));
         }
     }
 
@@ -172,6 +185,11 @@ impl Process {
     }
 }
 
+/// Whether one more message may be in the works.
+fn has_room(running: &InFlight) -> bool {
+    running.len() < IN_THE_WORKS || (running.bytes() < SMALL_IN_THE_WORKS_BYTES && running.len() < MOST_IN_THE_WORKS)
+}
+
 async fn pause(backoff: &mut Backoff, error: &StoreError, shutdown: &CancellationToken) -> Result<(), String> {
     warn!(%error, "the store did not take events; trying again");
     backoff.pause(shutdown).await.map_err(|_| format!("stopped while the store did not answer: {error}"))
@@ -184,7 +202,9 @@ struct Worked {
     documents: Vec<Document>,
     /// The event that each document is of, by its index in the message; `None` for the documents of matches.
     events: Vec<Option<usize>>,
-    /// To be published.
+    /// To be published at once.
+    prompt: Vec<Match>,
+    /// To be published when all is stored.
     matches: Vec<Match>,
     /// Events that cannot be taken, by index in the message, with the reason.
     unreadable: Vec<(usize, String)>,
@@ -261,8 +281,10 @@ impl Worked {
                     if plan.rules.get(&found.rule).is_some_and(|rule| rule.keeps_state()) {
                         self.documents.push(match_document(&found));
                         self.events.push(None);
+                        self.matches.push(found);
+                    } else {
+                        self.prompt.push(found);
                     }
-                    self.matches.push(found);
                 }
                 self.documents.push(event_document(*event, may_repeat));
                 self.events.push(Some(index));

@@ -96,7 +96,7 @@ impl Respond {
                 delivery = consumer.next(), if running.len() < MAX_CALLS => {
                     let Some(delivery) = delivery? else { return Ok(()) };
                     let (role, calls, shutdown) = (Arc::clone(&role), Arc::clone(&calls), shutdown.clone());
-                    running.spawn(delivery.tag, async move {
+                    running.spawn(delivery.tag, delivery.body.len(), async move {
                         match batch::decode::<Alert>(batch::Kind::Alerts, &delivery.body) {
                             Ok(alerts) => role.respond_to_all(alerts, &calls, &shutdown).await,
                             Err(error) => Err(error.to_string()),

@@ -103,7 +103,7 @@ impl Load {
 
     fn event(self, n: usize) -> Value {
         let mut event = json!({"event": {"id": id(n)}, "@timestamp": "2026-03-02T10:30:00Z", "n": n});
-        if n % MARKED_EVERY == 0 {
+        if n.is_multiple_of(MARKED_EVERY) {
             event["mark"] = json!(true);
         }
         if is_discarded(n) {
@@ -121,7 +121,7 @@ impl Load {
     fn requests(self, number: usize) -> Vec<(&'static str, String)> {
         let events = (number * BATCH..(number + 1) * BATCH).map(|n| self.event(n).to_string() + "\n");
         let mut requests = vec![("app", events.collect())];
-        if number % UNREADABLE_EVERY == 0 {
+        if number.is_multiple_of(UNREADABLE_EVERY) {
             requests.push(("windows", json!({"unreadable": number}).to_string()));
         }
         requests

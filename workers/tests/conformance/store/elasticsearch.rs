@@ -168,7 +168,7 @@ async fn a_cluster_that_refuses_and_a_network_that_loses_answers_lose_and_double
     let store = open(&spec).await;
     let answered = Arc::new(AtomicUsize::new(0));
 
-    let writers: Vec<_> = (0..6).map(|writer| tokio::spawn(write_bulks(Arc::clone(&store), writer, 10, Arc::clone(&answered)))).collect();
+    let writers: Vec<_> = (0..6).map(|writer| tokio::spawn(write_bulks(Arc::clone(&store), writer, 30, Arc::clone(&answered)))).collect();
     let mut ids = Vec::new();
     for writer in writers {
         ids.extend(within("a writer", writer).await.unwrap());
