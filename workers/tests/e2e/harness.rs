@@ -16,8 +16,9 @@ use std::{
 use redoubt::store::{Family, SearchRequest, SearchResponse, embedded::StoreReader};
 use tempfile::TempDir;
 
-/// How long anything that must happen may take on a busy machine.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+/// How long anything that must happen may take on a busy machine: longer than two requests to a server that was killed and are given up
+/// after a minute each.
+pub const DEADLINE: Duration = Duration::from_secs(180);
 pub const TOKEN: &str = "a-token-for-tests";
 
 static NEXT: AtomicU8 = AtomicU8::new(1);
