@@ -62,7 +62,8 @@ impl Server {
     pub(crate) fn kill(&self) {
         assert!(Command::new("kill").args(["-9", &self.pid()]).status().unwrap().success());
         let deadline = Instant::now() + DEADLINE;
-        while TcpStream::connect(self.url.trim_start_matches("http://")).is_ok() {
+        // Its port closes before it has ended: until then it may hold its folder.
+        while is_alive(&self.pid()) || TcpStream::connect(self.url.trim_start_matches("http://")).is_ok() {
             assert!(Instant::now() < deadline, "it is still there");
             std::thread::yield_now();
         }
@@ -85,6 +86,12 @@ impl Drop for Server {
         drop(self.script.stdin.take());
         let _ = self.script.wait();
     }
+}
+
+/// Whether a process has not ended; one that nobody has buried yet (state Z, proc(5)) has.
+fn is_alive(pid: &str) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['Z', 'X']))
 }
 
 /// Starts the script that keeps a server as long as its standard input is open.
