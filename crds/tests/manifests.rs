@@ -105,7 +105,7 @@ fn what_has_a_default_in_the_types_has_it_in_the_schema() {
     for expected in [
         "Siem.spec.ingest.port=8080",
         "Siem.spec.retention.events=\"30d\"",
-        "Siem.spec.store={\"indexBufferBytes\":67108864,\"refresh\":\"1s\"}",
+        "Siem.spec.store={\"indexBufferBytes\":33554432,\"refresh\":\"1s\"}",
         "Enrichment.spec.order=100",
         "Enrichment.spec.geoip.fields=[\"source.ip\",\"destination.ip\"]",
         "AlertRule.spec.enabled=true",
