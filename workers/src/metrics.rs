@@ -9,7 +9,7 @@
 //!     = redoubt_events_processed_total{outcome="indexed"} + {outcome="dropped"} + {outcome="dead_lettered"}   once the queue is empty
 //! ```
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicU64};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
@@ -202,6 +202,8 @@ pub struct Metrics {
     pub queue_bytes: Family<QueueLabels, Gauge>,
     /// Messages that were set aside and are kept.
     pub dead_messages: Gauge,
+    /// When the queues were last measured, seconds since 1970: what they held before that moment is in the gauges.
+    pub queues_measured_seconds: Gauge<f64, AtomicU64>,
     /// How long one bulk write to the store took.
     pub store_bulk_seconds: Histogram,
     /// Times that changed resources were taken over.
@@ -246,6 +248,12 @@ impl Metrics {
             queue_messages: register(r, "queue_messages", "Messages waiting or handed out", Family::default()),
             queue_bytes: register(r, "queue_bytes", "Bytes waiting or handed out", Family::default()),
             dead_messages: register(r, "dead_messages", "Messages set aside and kept, to be looked at", Gauge::default()),
+            queues_measured_seconds: register(
+                r,
+                "queues_measured_timestamp_seconds",
+                "Seconds since 1970 at which the queues were last measured",
+                Gauge::default(),
+            ),
             store_bulk_seconds: register(r, "store_bulk_seconds", "Time of one bulk write to the store", work_seconds()),
             reloads: register(r, "reload", "Times that changed resources were taken over", Family::default()),
             resources: register(r, "resources", "Resources known now", Family::default()),

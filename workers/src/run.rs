@@ -7,7 +7,7 @@ use std::{
     fmt,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -23,7 +23,7 @@ use tracing::{info, warn};
 
 use crate::{
     broker::{
-        self, Broker, Topic, declare_until_done,
+        self, Broker, BrokerError, Topic, declare_until_done,
         embedded::EmbeddedBroker,
         rabbitmq::{Bounds, RabbitMq},
     },
@@ -44,7 +44,7 @@ const DRAIN: Duration = Duration::from_secs(30);
 /// Subscriptions that are declared at a time.
 const DECLARED_AT_A_TIME: usize = 16;
 /// How often the fill of the queues is measured.
-const GAUGE_INTERVAL: Duration = Duration::from_secs(5);
+const GAUGE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// What to run, and where.
 #[derive(Debug, Clone)]
@@ -325,23 +325,29 @@ fn watched_queues(role: Option<Role>, plan: &Plan) -> impl Iterator<Item = (Topi
 
 async fn measure_queues(broker: &dyn Broker, queues: &[(Topic, &'static str)], metrics: &Metrics, shutdown: CancellationToken) {
     loop {
-        for (topic, subscription) in queues {
-            if let Ok(depth) = broker.depth(*topic, subscription).await {
-                let labels = QueueLabels { topic: topic.to_string(), subscription };
-                metrics.queue_messages.get_or_create(&labels).set(gauge(depth.messages));
-                if let Some(bytes) = depth.bytes {
-                    metrics.queue_bytes.get_or_create(&labels).set(gauge(bytes));
-                }
-            }
-        }
-        if let Ok(dead) = broker.dead_depth().await {
-            metrics.dead_messages.set(gauge(dead.messages));
+        let begun = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        if measure_once(broker, queues, metrics).await.is_ok() {
+            metrics.queues_measured_seconds.set(begun.as_secs_f64());
         }
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(GAUGE_INTERVAL) => {}
         }
     }
+}
+
+/// A broker that does not answer leaves the gauges as they are; the time of the last measurement shows their age.
+async fn measure_once(broker: &dyn Broker, queues: &[(Topic, &'static str)], metrics: &Metrics) -> Result<(), BrokerError> {
+    for (topic, subscription) in queues {
+        let depth = broker.depth(*topic, subscription).await?;
+        let labels = QueueLabels { topic: topic.to_string(), subscription };
+        metrics.queue_messages.get_or_create(&labels).set(gauge(depth.messages));
+        if let Some(bytes) = depth.bytes {
+            metrics.queue_bytes.get_or_create(&labels).set(gauge(bytes));
+        }
+    }
+    metrics.dead_messages.set(gauge(broker.dead_depth().await?.messages));
+    Ok(())
 }
 
 fn gauge(count: u64) -> i64 {

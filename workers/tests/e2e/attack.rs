@@ -67,7 +67,7 @@ async fn the_attack_raises_its_alerts_once_also_over_a_restart_and_a_repetition(
     play(&siem);
 
     siem.until("the repetition is indexed", async || siem.metric("redoubt_events_processed_total", "indexed").await >= EVENTS as f64).await;
-    siem.until("no match waits", async || siem.metric("redoubt_queue_messages", "matches").await == 0.0).await;
+    siem.until_empty(8080, "matches").await;
     let second: BTreeSet<_> = alerts(&siem).await.into_iter().collect();
     assert_eq!(first, second);
     siem.stop();

@@ -90,7 +90,7 @@ async fn the_attack_raises_the_same_alerts_on_servers_as_in_a_folder_also_from_r
         siem.metric_at(8081, "redoubt_events_processed_total", "indexed").await >= EVENTS as f64
     })
     .await;
-    siem.until("no match waits", async || siem.metric_at(8082, "redoubt_queue_messages", "matches").await == 0.0).await;
+    siem.until_empty(8082, "matches").await;
     assert_eq!(names_and_ids(&found(&store, Family::Alerts).await).into_iter().collect::<BTreeSet<_>>(), expected);
     siem.stop();
 }

@@ -10,7 +10,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU8, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use redoubt::store::{Family, SearchRequest, SearchResponse, embedded::StoreReader};
@@ -177,6 +177,18 @@ impl Siem {
     /// The value of a counter or gauge, summed over the series whose labels hold a text.
     pub async fn metric(&self, name: &str, labels: &str) -> f64 {
         self.metric_at(8080, name, labels).await
+    }
+
+    /// Waits until the process with this port has seen topics whose names begin so empty, all that was published before the call counted.
+    /// With the queue in the data folder, what is handed out counts as well.
+    pub async fn until_empty(&self, port: u16, topics: &str) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+        let label = format!("topic=\"{topics}");
+        self.until(&format!("{topics} is empty"), async || {
+            self.metric_at(port, "redoubt_queues_measured_timestamp_seconds", "").await > now
+                && self.metric_at(port, "redoubt_queue_messages", &label).await == 0.0
+        })
+        .await;
     }
 
     /// The same of the process whose metrics are on a port.
