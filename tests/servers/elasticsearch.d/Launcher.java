@@ -12,6 +12,9 @@ import org.elasticsearch.plugins.PluginsLoader;
 public final class Launcher {
     public static void main(String[] arguments) throws Exception {
         LogConfigurator.configureESLogging();
+        // Its initializer names its subclasses, and theirs need it first: two threads that meet the first errors of a new node, one in
+        // the class and one in a subclass, would wait for each other forever, and with them the master service.
+        Class.forName("org.elasticsearch.ElasticsearchException");
         Settings home = Settings.builder().put("path.home", arguments[0]).build();
         Path config = Path.of(arguments[0], "config");
         Environment environment = InternalSettingsPreparer.prepareEnvironment(home, Map.of(), config, () -> "test");

@@ -88,8 +88,8 @@ impl Drop for Nodes {
 pub fn available() -> bool {
     let installed = Path::new("/usr/lib/rabbitmq/bin/rabbitmq-server").exists();
     if !installed {
-        assert!(std::env::var_os("REDOUBT_REQUIRE_SERVERS").is_none(), "RabbitMQ is not installed: run tests/setup");
-        eprintln!("skipped: RabbitMQ is not installed; tests/setup does it");
+        assert!(std::env::var_os("REDOUBT_REQUIRE_SERVERS").is_none(), "RabbitMQ is not installed: run tests/setup servers");
+        eprintln!("skipped: RabbitMQ is not installed; `tests/setup servers` does it");
     }
     installed
 }
