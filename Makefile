@@ -46,8 +46,8 @@ bench: setup-servers ## Measure the engine beside bare rule matching, and the wh
 	$(CARGO) bench --workspace --locked --bench engine
 	$(CARGO) bench --workspace --locked --bench pipeline
 	$(CARGO) bench --workspace --locked --bench broker
-	$(CARGO) bench --workspace --locked --bench elastic
-	$(CARGO) bench --workspace --locked --bench servers
+	REDOUBT_TEST_ELASTICSEARCH_HEAP=2g $(CARGO) bench --workspace --locked --bench elastic
+	REDOUBT_TEST_ELASTICSEARCH_HEAP=2g $(CARGO) bench --workspace --locked --bench servers
 
 # A million events while every process and server is killed over and over: about half an hour.
 soak: setup-servers ## Count a million events while every process and server is killed, ten times each

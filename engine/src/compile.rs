@@ -337,7 +337,7 @@ impl<'a> Compiler<'a> {
         plan.chain = Chain::new(steps);
         plan.rules = match self.previous {
             Some(previous) if self.same_rules(previous) => Arc::clone(&previous.rules),
-            _ => Arc::new(RuleSet::new(rules)),
+            previous => Arc::new(RuleSet::after(previous.map(|previous| &*previous.rules), rules)),
         };
         plan.live = self.live;
         self.diagnostics.sort_by(|a, b| (&a.location, &a.field).cmp(&(&b.location, &b.field)));

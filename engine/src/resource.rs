@@ -106,6 +106,11 @@ impl Origin {
         self.at(locate::locate(&self.text, &problem.field, problem.within))
     }
 
+    /// Lets go of the text, when no more problems are looked for: every place is then the first line of the document.
+    pub fn forget_text(&mut self) {
+        self.text = Arc::default();
+    }
+
     fn at(&self, (line, column): (usize, usize)) -> Location {
         Location { file: Arc::clone(&self.file), line: line + self.lines_before, column }
     }

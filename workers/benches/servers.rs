@@ -169,6 +169,7 @@ impl Site {
         // The first run warms the server up and does not count.
         for (round, (clients, megabytes)) in std::iter::once(RAW_SETTINGS[0]).chain(RAW_SETTINGS).enumerate() {
             let prefix = format!("raw-{round}");
+            let day = jiff::Timestamp::now().strftime("%Y.%m.%d");
             self.store(&prefix).await.close().await;
             let mut requests = vec![Vec::new()];
             for (id, document) in &documents {
@@ -176,7 +177,7 @@ impl Site {
                     requests.push(Vec::new());
                 }
                 let request = requests.last_mut().unwrap();
-                let action = json!({"create": {"_index": format!("{prefix}-events-2026.11.24-000001"), "_id": id}});
+                let action = json!({"create": {"_index": format!("{prefix}-events-{day}-000001"), "_id": id}});
                 request.extend_from_slice(action.to_string().as_bytes());
                 request.push(b'\n');
                 request.extend_from_slice(document);

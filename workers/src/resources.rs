@@ -107,6 +107,11 @@ impl Loaded {
         }
     }
 
+    /// Lets go of what only finding the places of problems needs: thousands of rules have texts of tens of megabytes.
+    fn forget_texts(&mut self) {
+        self.input.resources.iter_mut().for_each(|resource| resource.origin.forget_text());
+    }
+
     fn unreadable(&mut self, path: &Path, error: &io::Error) {
         self.input.incomplete_paths.insert(path.to_owned());
         self.diagnostics.push(Diagnostic {
@@ -164,8 +169,9 @@ impl Watched {
     /// Reads and compiles the resources for the first time. Returns the diagnostics too, for whoever starts the process to show.
     #[must_use]
     pub fn start(paths: Vec<PathBuf>, metrics: Arc<Metrics>) -> (Self, Vec<Diagnostic>) {
-        let loaded = load(&paths);
+        let mut loaded = load(&paths);
         let compiled = compile_loaded(&loaded, None);
+        loaded.forget_texts();
         count_resources(&metrics, &compiled);
         let (plans, _) = watch::channel(Arc::new(compiled.plan));
         (Self { paths, metrics, loaded, plans }, compiled.diagnostics)
@@ -202,11 +208,12 @@ impl Watched {
 
     fn reload(mut self) -> Self {
         let previous = Arc::clone(&self.plans.borrow());
-        let loaded = load(&self.paths);
+        let mut loaded = load(&self.paths);
         if same(&self.loaded, &loaded) {
             return self;
         }
         let compiled = compile_loaded(&loaded, Some(&previous));
+        loaded.forget_texts();
         for diagnostic in &compiled.diagnostics {
             match diagnostic.level {
                 Level::Error => error!(target: "redoubt::resources", "{diagnostic}"),

@@ -1,5 +1,7 @@
 //! Which events are meant: by Sigma, or by an expression in VRL. Rules, thresholds and exceptions ask in the same way.
 
+use std::sync::Arc;
+
 use redoubt_crds::Object;
 
 use super::{
@@ -12,7 +14,7 @@ use crate::{diagnostic::Problem, enrich::vrl::Predicate, event::Event};
 /// One question to an event.
 pub(super) enum Matcher {
     /// A Sigma detection.
-    Sigma(Box<Sigma>),
+    Sigma(Arc<Sigma>),
     /// A VRL expression, and its source.
     When(Box<Predicate>, String),
 }
@@ -22,7 +24,7 @@ impl Matcher {
     pub(super) fn compile(sigma: Option<&Object>, when: Option<&str>, field: &str, usage: Use) -> Result<(Self, About), Vec<Problem>> {
         match (sigma, when) {
             (Some(object), None) => {
-                Sigma::compile(&object.0, &format!("{field}.sigma"), usage).map(|(sigma, about)| (Self::Sigma(Box::new(sigma)), about))
+                Sigma::compile(&object.0, &format!("{field}.sigma"), usage).map(|(sigma, about)| (Self::Sigma(Arc::new(sigma)), about))
             }
             (None, Some(source)) => Predicate::compile(source, &format!("{field}.when"))
                 .map(|predicate| (Self::When(Box::new(predicate), source.to_owned()), About::default())),

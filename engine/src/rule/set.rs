@@ -30,25 +30,33 @@ impl RuleSet {
     /// Indexes the rules; those that are not enabled are left out. Of two rules of one name the later one stands.
     #[must_use]
     pub fn new(rules: Vec<Arc<Rule>>) -> Self {
+        Self::after(None, rules)
+    }
+
+    /// The same where there was a set before: parts of its index serve on where no rule of theirs has changed.
+    #[must_use]
+    pub fn after(previous: Option<&Self>, rules: Vec<Arc<Rule>>) -> Self {
         let mut latest: HashMap<Arc<str>, usize> = HashMap::with_capacity(rules.len());
         let enabled: Vec<Arc<Rule>> = rules.into_iter().filter(|rule| rule.spec.enabled).collect();
         for (at, rule) in enabled.iter().enumerate() {
             latest.insert(rule.name.clone(), at);
         }
-        Self::index(enabled.into_iter().enumerate().filter(|(at, rule)| latest.get(&rule.name) == Some(at)).map(|(_, rule)| rule).collect())
+        let standing = enabled.into_iter().enumerate().filter(|(at, rule)| latest.get(&rule.name) == Some(at)).map(|(_, rule)| rule);
+        Self::index(standing.collect(), previous.map(|previous| &previous.sigma))
     }
 
     /// A set of one rule, whether it is enabled or not: for its tests.
     pub(super) fn of_one(rule: Arc<Rule>) -> Self {
-        Self::index(vec![rule])
+        Self::index(vec![rule], None)
     }
 
-    fn index(rules: Vec<Arc<Rule>>) -> Self {
+    fn index(rules: Vec<Arc<Rule>>, previous: Option<&Index>) -> Self {
         let by_name = rules.iter().enumerate().map(|(at, rule)| (rule.name.clone(), at)).collect();
-        let sigma = Index::new(rules.iter().enumerate().filter_map(|(at, rule)| match &rule.matcher {
-            Matcher::Sigma(sigma) => Some((at, sigma.as_ref())),
+        let by_sigma = rules.iter().filter_map(|rule| match &rule.matcher {
+            Matcher::Sigma(sigma) => Some((&rule.name, sigma)),
             Matcher::When(..) => None,
-        }));
+        });
+        let sigma = Index::new(by_sigma, previous);
         let asked = rules.iter().enumerate().filter(|(_, rule)| matches!(rule.matcher, Matcher::When(..))).map(|(at, _)| at).collect();
         Self { rules, by_name, sigma, asked }
     }
@@ -90,8 +98,10 @@ impl RuleSet {
             return evaluation;
         }
         let view = EventView::new(event);
-        self.sigma.visit(&view, &event.logsource, &mut |at, reasons| {
-            add_match(&self.rules[at], event, &view, reasons, &mut evaluation);
+        self.sigma.visit(&view, &event.logsource, &mut |name, reasons| {
+            if let Some(rule) = self.get(name) {
+                add_match(rule, event, &view, reasons, &mut evaluation);
+            }
         });
         for at in &self.asked {
             let rule = &self.rules[*at];

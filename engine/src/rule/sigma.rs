@@ -39,9 +39,11 @@ pub(super) struct About {
     pub(super) license: Option<String>,
 }
 
-/// One Sigma rule made ready.
+/// One Sigma rule that has been compiled once and found good. What it was compiled into is kept for an exception only, which is asked by
+/// itself: an [`Index`] makes its own of the text, and a second one of thousands of rules would be a good part of the process's memory.
 pub(super) struct Sigma {
-    compiled: CompiledRule,
+    text: Box<str>,
+    asked: Option<Box<CompiledRule>>,
     /// Which events it is for.
     pub(super) logsource: SigmaLogsource,
     /// The condition as it is understood.
@@ -71,13 +73,34 @@ impl Sigma {
             return Err(vec![Problem::new(format!("{field}.logsource"), "names no kind of event", remedy)]);
         }
         let condition = compiled.conditions.iter().map(ConditionExpr::to_string).collect::<Vec<_>>().join(" or ");
-        Ok((Self { compiled, logsource, condition }, about))
+        let text = yaml_text(&detection_only(&whole)).into();
+        let asked = (usage == Use::Exception).then(|| Box::new(compiled));
+        Ok((Self { text, asked, logsource, condition }, about))
     }
 
     /// Whether the detection is true of the event; the logsource is not asked.
     pub(super) fn holds(&self, event: &EventView<'_>) -> bool {
-        rsigma_eval::evaluate_rule(&self.compiled, event).is_some()
+        rsigma_eval::evaluate_rule(&self.compiled(), event).is_some()
     }
+
+    fn compiled(&self) -> Cow<'_, CompiledRule> {
+        match &self.asked {
+            Some(compiled) => Cow::Borrowed(compiled),
+            None => Cow::Owned(self.compile_again()),
+        }
+    }
+
+    fn compile_again(&self) -> CompiledRule {
+        // Compiling is a function of the parts that the text holds, and it went well with them before.
+        let (compiled, _) = compile_text(&self.text).expect("what has compiled compiles again");
+        compiled
+    }
+}
+
+/// The parts of a rule that matching depends on.
+fn detection_only(rule: &Map<String, Value>) -> Map<String, Value> {
+    let kept = ["title", "logsource", "detection"].into_iter().filter_map(|key| rule.get_key_value(key));
+    kept.map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
 /// What of a Sigma document cannot be run, each with what to do instead.
@@ -129,8 +152,11 @@ fn exception_rule(detection: &Map<String, Value>) -> Map<String, Value> {
 
 /// Parses and compiles one whole rule; the error is rsigma's own sentence.
 fn compile_object(object: &Map<String, Value>) -> Result<(CompiledRule, About), String> {
-    let text = yaml_text(object);
-    let SigmaCollection { mut rules, errors, .. } = rsigma_parser::parse_sigma_yaml(&text).map_err(|error| error.to_string())?;
+    compile_text(&yaml_text(object))
+}
+
+fn compile_text(text: &str) -> Result<(CompiledRule, About), String> {
+    let SigmaCollection { mut rules, errors, .. } = rsigma_parser::parse_sigma_yaml(text).map_err(|error| error.to_string())?;
     if let Some(error) = errors.into_iter().next() {
         return Err(error);
     }
@@ -238,62 +264,71 @@ fn describe_selection(selection: &Value, message: String) -> String {
 /// Many rules at once, so that an event meets only those that may fit it: one rsigma engine for each logsource that rules name.
 #[derive(Default)]
 pub(super) struct Index {
-    buckets: Vec<Bucket>,
+    buckets: Vec<Arc<Bucket>>,
 }
+
+/// A rule under its name.
+type Named = (Arc<str>, Arc<Sigma>);
 
 struct Bucket {
     logsource: SigmaLogsource,
+    /// In the order of their names.
+    rules: Vec<Named>,
     engine: Engine,
 }
 
 impl Index {
-    /// Indexes rules, each under a number by which [`Index::visit`] names it.
-    pub(super) fn new<'a>(rules: impl Iterator<Item = (usize, &'a Sigma)>) -> Self {
-        let mut grouped: BTreeMap<[Option<String>; 3], Vec<CompiledRule>> = BTreeMap::new();
-        for (number, sigma) in rules {
+    /// Indexes rules, each under the name by which [`Index::visit`] tells of it. Where all rules of a logsource are those of an index of
+    /// before, that part of it serves on.
+    pub(super) fn new<'a>(rules: impl Iterator<Item = (&'a Arc<str>, &'a Arc<Sigma>)>, previous: Option<&Self>) -> Self {
+        let mut grouped: BTreeMap<[Option<String>; 3], Vec<Named>> = BTreeMap::new();
+        for (name, sigma) in rules {
             let lower = |dimension: &Option<String>| dimension.as_deref().map(str::to_ascii_lowercase);
             let key = [lower(&sigma.logsource.product), lower(&sigma.logsource.service), lower(&sigma.logsource.category)];
-            grouped.entry(key).or_default().push(numbered(&sigma.compiled, number));
+            grouped.entry(key).or_default().push((Arc::clone(name), Arc::clone(sigma)));
         }
         let buckets = grouped
             .into_iter()
-            .map(|([product, service, category], rules)| {
-                let mut engine = Engine::new();
-                engine.set_match_detail(MatchDetailLevel::Summary);
-                engine.extend_compiled_rules(rules);
-                Bucket { logsource: SigmaLogsource { product, service, category }, engine }
+            .map(|([product, service, category], mut rules)| {
+                rules.sort_by(|a, b| a.0.cmp(&b.0));
+                let logsource = SigmaLogsource { product, service, category };
+                let known = previous.and_then(|previous| previous.buckets.iter().find(|bucket| bucket.holds(&logsource, &rules)));
+                known.map_or_else(|| Arc::new(Bucket::new(logsource, rules)), Arc::clone)
             })
             .collect();
         Self { buckets }
     }
 
-    /// Calls `found` for each rule that is for events of this logsource and true of this one, with the reasons why.
-    pub(super) fn visit(&self, event: &EventView<'_>, event_logsource: &SigmaLogsource, found: &mut dyn FnMut(usize, Vec<Reason>)) {
+    /// Calls `found` for each rule that is for events of this logsource and true of this one, with its name and the reasons why.
+    pub(super) fn visit(&self, event: &EventView<'_>, event_logsource: &SigmaLogsource, found: &mut dyn FnMut(&str, Vec<Reason>)) {
         for bucket in self.buckets.iter().filter(|bucket| logsource::fits(&bucket.logsource, event_logsource)) {
-            for result in bucket.engine.evaluate(event) {
-                if let Some(number) = result.header.rule_id.as_deref().and_then(|id| id.parse().ok()) {
-                    found(number, reasons(result));
+            for mut result in bucket.engine.evaluate(event) {
+                if let Some(name) = result.header.rule_id.take() {
+                    found(&name, reasons(result));
                 }
             }
         }
     }
 }
 
-/// A copy that carries nothing but what matching needs, with its number for an id.
-fn numbered(rule: &CompiledRule, number: usize) -> CompiledRule {
-    CompiledRule {
-        title: String::new(),
-        id: Some(number.to_string()),
-        level: None,
-        tags: Vec::new(),
-        description: None,
-        falsepositives: Vec::new(),
-        logsource: rule.logsource.clone(),
-        detections: rule.detections.clone(),
-        conditions: rule.conditions.clone(),
-        include_event: false,
-        custom_attributes: Arc::default(),
+impl Bucket {
+    fn new(logsource: SigmaLogsource, rules: Vec<Named>) -> Self {
+        let mut engine = Engine::new();
+        engine.set_match_detail(MatchDetailLevel::Summary);
+        engine.extend_compiled_rules(rules.iter().map(|(name, sigma)| named(sigma.compile_again(), name)));
+        Self { logsource, rules, engine }
     }
+
+    fn holds(&self, logsource: &SigmaLogsource, rules: &[Named]) -> bool {
+        self.logsource == *logsource
+            && self.rules.len() == rules.len()
+            && self.rules.iter().zip(rules).all(|(a, b)| a.0 == b.0 && Arc::ptr_eq(&a.1, &b.1))
+    }
+}
+
+/// The rule with nothing but what matching needs, and its name for an id.
+fn named(rule: CompiledRule, name: &str) -> CompiledRule {
+    CompiledRule { title: String::new(), id: Some(name.to_owned()), custom_attributes: Arc::default(), ..rule }
 }
 
 fn reasons(result: EvaluationResult) -> Vec<Reason> {
@@ -310,4 +345,27 @@ fn reasons(result: EvaluationResult) -> Vec<Reason> {
         }
     }
     reasons
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sigma(product: &str, text: &str) -> Arc<Sigma> {
+        let rule = json!({"title": "t", "logsource": {"product": product}, "detection": {"s": {"a": text}, "condition": "s"}});
+        Arc::new(Sigma::compile(rule.as_object().unwrap(), "spec.sigma", Use::Rule).unwrap().0)
+    }
+
+    #[test]
+    fn what_no_change_touches_serves_on() {
+        let names: [Arc<str>; 3] = ["a", "b", "c"].map(Arc::from);
+        let [a, b, c] = [sigma("linux", "1"), sigma("linux", "2"), sigma("windows", "3")];
+        let before = Index::new(names.iter().zip([&a, &b, &c]), None);
+        let changed = sigma("linux", "4");
+
+        let after = Index::new(names.iter().zip([&a, &changed, &c]), Some(&before));
+
+        let shared: Vec<bool> = before.buckets.iter().zip(&after.buckets).map(|(one, other)| Arc::ptr_eq(one, other)).collect();
+        assert_eq!(shared, [false, true]);
+    }
 }

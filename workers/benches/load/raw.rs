@@ -18,8 +18,15 @@ pub async fn send(url: &str, requests: Vec<Vec<u8>>, clients: usize) -> Duration
         tokio::spawn(async move {
             loop {
                 let Some(request) = requests.lock().unwrap().pop() else { break };
-                let answer = client.post(&url).header("content-type", "application/x-ndjson").body(request).send().await.unwrap();
-                assert_eq!(answer.json::<Value>().await.unwrap()["errors"], false);
+                let post = || client.post(&url).header("content-type", "application/x-ndjson").body(request.clone()).send();
+                let mut answer = post().await.unwrap();
+                // The server has no memory for it just now.
+                while answer.status() == 429 {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    answer = post().await.unwrap();
+                }
+                let answer: Value = answer.json().await.unwrap();
+                assert_eq!(answer["errors"], false, "{answer}");
             }
         })
     });

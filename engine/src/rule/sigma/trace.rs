@@ -10,7 +10,7 @@ use rsigma_eval::{ConditionTrace, DetectionTrace, ItemTrace, MatchReason, Matche
 impl Sigma {
     /// Each selection and field condition of the detection, with what the event says to it.
     pub(in crate::rule) fn explain(&self, event: &EventView<'_>) -> Finding {
-        let explanation = explain_rule(&self.compiled, event);
+        let explanation = explain_rule(&self.compiled(), event);
         let children = explanation.conditions.into_iter().map(condition).collect();
         group(Step::Condition, format!("condition: {}", self.condition), explanation.matched, children)
     }
