@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -65,10 +64,7 @@ async fn the_attack_raises_the_same_alerts_on_servers_as_in_a_folder_also_from_r
     let prefix = format!("e2e-{}", SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos());
     let mut siem: Siem = quickstart();
     siem.write("siem.yaml", &siem_on(&prefix, &[&rabbitmq::shared().url("a")], elasticsearch));
-    fs::create_dir_all(siem.path("data/secrets/rabbitmq")).unwrap();
-    for key in ["username", "password"] {
-        fs::write(siem.path("data/secrets/rabbitmq").join(key), "guest").unwrap();
-    }
+    siem.write_rabbitmq_login();
     siem.start_ready().await;
     play(&siem);
 

@@ -60,6 +60,15 @@ impl Siem {
         fs::rename(draft, self.path("resources").join(name)).unwrap();
     }
 
+    /// The Secret `rabbitmq` with the user that every node of the tests knows.
+    pub fn write_rabbitmq_login(&self) {
+        let folder = self.path("data/secrets/rabbitmq");
+        fs::create_dir_all(&folder).unwrap();
+        for key in ["username", "password"] {
+            fs::write(folder.join(key), "guest").unwrap();
+        }
+    }
+
     pub fn start(&mut self) {
         self.start_role("run", None);
     }

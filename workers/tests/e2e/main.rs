@@ -4,10 +4,13 @@
 mod attack;
 mod cli;
 mod crash;
+mod dead_messages;
 mod external;
 mod harness;
 mod hostile;
+mod partitions;
 mod reload;
+mod secure;
 #[path = "../servers/servers.rs"]
 mod servers;
 mod under_fire;

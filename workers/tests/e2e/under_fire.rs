@@ -6,7 +6,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -329,10 +328,7 @@ async fn nothing_is_lost_or_doubled_while_every_process_and_server_is_killed() {
     let urls = NODES.map(|node| nodes.url(node));
     let mut siem = siem();
     siem.write("siem.yaml", &siem_on(&prefix, &urls.each_ref().map(String::as_str), server.url()));
-    fs::create_dir_all(siem.path("data/secrets/rabbitmq")).unwrap();
-    for key in ["username", "password"] {
-        fs::write(siem.path("data/secrets/rabbitmq").join(key), "guest").unwrap();
-    }
+    siem.write_rabbitmq_login();
     for (role, port) in ROLES {
         start(&mut siem, role, port).await;
     }

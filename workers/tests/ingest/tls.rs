@@ -7,7 +7,6 @@ use axum::{
     http::{Request, StatusCode},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use redoubt::broker::embedded::Options;
 use redoubt_crds::{Format, IngestSpec, SyslogInput, TlsSecretRef};
 use rustls::{
@@ -23,41 +22,26 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use crate::site::{DEADLINE, bodies, http, start_in, syslog_with, write_secret};
+use crate::{
+    servers::authority::Authority,
+    site::{DEADLINE, bodies, http, start_in, syslog_with, write_secret},
+};
 
-/// An authority, and pairs that it issued.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
-
-impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+/// Writes a Secret with a pair for `localhost`, and the authority where senders must show a certificate of it.
+fn write_listener(authority: &Authority, folder: &Path, secret: &str, ask_senders: bool) {
+    let (certificate, key) = authority.issue("localhost");
+    write_secret(folder, secret, "tls.crt", &certificate);
+    write_secret(folder, secret, "tls.key", &key);
+    if ask_senders {
+        write_secret(folder, secret, "ca.crt", &authority.pem());
     }
+}
 
-    /// A certificate and its key, as PEM.
-    fn issue(&self, name: &str) -> (String, String) {
-        let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &self.0).unwrap();
-        (certificate.pem(), key.serialize_pem())
-    }
-
-    /// A Secret with a pair for `localhost`, and the authority where senders must show a certificate of it.
-    fn write(&self, folder: &Path, secret: &str, ask_senders: bool) {
-        let (certificate, key) = self.issue("localhost");
-        write_secret(folder, secret, "tls.crt", &certificate);
-        write_secret(folder, secret, "tls.key", &key);
-        if ask_senders {
-            write_secret(folder, secret, "ca.crt", &self.0.pem());
-        }
-    }
-
-    fn trusting(&self) -> rustls::ConfigBuilder<ClientConfig, WantsClientCert> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.0.der().clone()).unwrap();
-        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
-        builder.with_safe_default_protocol_versions().unwrap().with_root_certificates(roots)
-    }
+fn trusting(authority: &Authority) -> rustls::ConfigBuilder<ClientConfig, WantsClientCert> {
+    let mut roots = RootCertStore::empty();
+    roots.add(authority.der()).unwrap();
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    builder.with_safe_default_protocol_versions().unwrap().with_root_certificates(roots)
 }
 
 async fn connect(config: ClientConfig, address: std::net::SocketAddr) -> std::io::Result<TlsStream<TcpStream>> {
@@ -72,19 +56,19 @@ fn secret(name: &str) -> Option<TlsSecretRef> {
 #[tokio::test]
 async fn events_are_posted_over_http_1_and_http_2() {
     let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
-    authority.write(folder.path(), "listener", false);
+    write_listener(&authority, folder.path(), "listener", false);
     write_secret(folder.path(), "web", "tokens", "token");
     let spec = IngestSpec { tls: secret("listener"), ..IngestSpec::default() };
     let site = start_tls(folder, vec![http("web", Format::Json)], spec).await;
 
-    let mut http1 = connect(authority.trusting().with_no_client_auth(), site.address()).await.unwrap();
+    let mut http1 = connect(trusting(&authority).with_no_client_auth(), site.address()).await.unwrap();
     let request = "POST /v1/events HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nauthorization: Bearer token\r\ncontent-length: 7\r\n\r\n{\"a\":1}";
     http1.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     timeout(DEADLINE, http1.read_to_string(&mut answer)).await.unwrap().unwrap();
     assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
 
-    let mut config = authority.trusting().with_no_client_auth();
+    let mut config = trusting(&authority).with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec()];
     let stream = connect(config, site.address()).await.unwrap();
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
@@ -100,7 +84,7 @@ async fn events_are_posted_over_http_1_and_http_2() {
 #[tokio::test]
 async fn syslog_senders_show_a_certificate_where_the_listener_asks_for_one() {
     let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
-    authority.write(folder.path(), "listener", true);
+    write_listener(&authority, folder.path(), "listener", true);
     let source = syslog_with("firewall", SyslogInput { tls: secret("listener"), ..SyslogInput::default() });
     let site = start_in(folder, vec![source], IngestSpec::default(), Options::default()).await;
     let (certificate, key) = authority.issue("sender");
@@ -108,13 +92,13 @@ async fn syslog_senders_show_a_certificate_where_the_listener_asks_for_one() {
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
 
     let unknown = async {
-        let mut stream = connect(authority.trusting().with_no_client_auth(), site.tcp("firewall")).await?;
+        let mut stream = connect(trusting(&authority).with_no_client_auth(), site.tcp("firewall")).await?;
         stream.write_all(b"<13>unknown\n").await?;
         // With TLS 1.3 the refusal comes with the first read.
         stream.read(&mut [0]).await
     };
     assert!(timeout(DEADLINE, unknown).await.unwrap().is_err());
-    let known = authority.trusting().with_client_auth_cert(chain, key).unwrap();
+    let known = trusting(&authority).with_client_auth_cert(chain, key).unwrap();
     let mut stream = connect(known, site.tcp("firewall")).await.unwrap();
     stream.write_all(b"9 <13>known").await.unwrap();
     stream.shutdown().await.unwrap();

@@ -10,6 +10,8 @@ use std::{
 
 use tempfile::TempDir;
 
+use super::authority::Authority;
+
 fn script() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/servers/rabbitmq")
 }
@@ -23,7 +25,17 @@ pub struct Nodes {
 impl Nodes {
     /// Starts nodes and waits until they answer.
     pub fn start(names: &[&str]) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), names)
+    }
+
+    /// The same, and they listen over TLS too and ask for certificates of the authority.
+    pub fn start_with_tls(names: &[&str], authority: &Authority) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        authority.equip(&folder.path().join("tls"), "localhost");
+        Self::start_in(folder, names)
+    }
+
+    fn start_in(folder: TempDir, names: &[&str]) -> Self {
         let mut guard = Command::new(script())
             .arg("guard")
             .arg(folder.path())
@@ -45,13 +57,21 @@ impl Nodes {
 
     /// `HOST:PORT` of a node.
     pub fn address(&self, node: &str) -> String {
-        let port = std::fs::read_to_string(self.folder.path().join(format!("{node}.port"))).unwrap();
-        format!("127.0.0.1:{}", port.trim())
+        format!("127.0.0.1:{}", self.noted(node, "port"))
+    }
+
+    /// `amqps://HOST:PORT` of a node that listens over TLS.
+    pub fn tls_url(&self, node: &str) -> String {
+        format!("amqps://localhost:{}", self.noted(node, "tls-port"))
+    }
+
+    fn noted(&self, node: &str, what: &str) -> String {
+        std::fs::read_to_string(self.folder.path().join(format!("{node}.{what}"))).unwrap().trim().to_owned()
     }
 
     /// Of a node's process.
     pub fn pid(&self, node: &str) -> String {
-        std::fs::read_to_string(self.folder.path().join(format!("{node}.pid"))).unwrap().trim().to_owned()
+        self.noted(node, "pid")
     }
 
     fn run(&self, action: &str, arguments: &[&str]) -> String {

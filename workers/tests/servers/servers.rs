@@ -3,6 +3,8 @@
 #![allow(missing_docs, reason = "part of test binaries")]
 #![allow(clippy::unwrap_used, reason = "a harness that fails is a test that fails")]
 
+pub mod authority;
 pub mod elasticsearch;
 pub mod proxy;
 pub mod rabbitmq;
+pub mod tls_front;
