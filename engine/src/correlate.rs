@@ -15,7 +15,7 @@
 //! ```
 //!
 //! Nothing here waits, reads a clock or keeps anything on disk: after a restart the matches of the last
-//! [`hold_millis`] are applied again, see [`Correlator::rebuild`].
+//! [`hold_millis`] are applied again, by [`Correlator::apply`] like any other.
 
 mod compact;
 mod fingerprint;
@@ -27,10 +27,7 @@ mod tally;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use redoubt_crds::AlertRuleSpec;
 
@@ -105,22 +102,6 @@ impl Correlator {
             return Vec::new();
         };
         self.state.apply(found, || Tally::new(rule.info.clone(), &rule.spec))
-    }
-
-    /// Takes in matches again after a restart, in any order, and tells the alerts that stand then. Which of them had reached the store is
-    /// not known here: write those that it lacks, and those that [supersede](Alert::supersedes) what it has. Skipping this would lose an
-    /// alert whose last match was stored but whose write was not: that match, when it comes again, is one seen before.
-    ///
-    /// Matches received within the longest [`hold_millis`] of any rule are enough. They may be given in several parts.
-    pub fn rebuild(&mut self, matches: impl IntoIterator<Item = Match>) -> Vec<Alert> {
-        let mut alerts = BTreeMap::new();
-        for found in matches {
-            for change in self.apply(found) {
-                let alert = change.into_alert();
-                alerts.insert(alert.id.clone(), alert);
-            }
-        }
-        alerts.into_values().collect()
     }
 
     /// What was let go so far.

@@ -12,6 +12,7 @@ use std::{
 };
 
 use notify::{RecursiveMode, Watcher as _};
+use redoubt_crds::SiemSpec;
 use redoubt_engine::{
     compile::{Compiled, Input, Plan, compile},
     diagnostic::{Diagnostic, Level, Location},
@@ -220,6 +221,9 @@ impl Watched {
                 Level::Warning => warn!(target: "redoubt::resources", "{diagnostic}"),
             }
         }
+        for field in settings_of_a_start(&previous.siem, &compiled.plan.siem) {
+            warn!(field, "the Siem says something else now; it takes effect with the next start");
+        }
         count_resources(&self.metrics, &compiled);
         let clean = compiled.diagnostics.iter().all(|diagnostic| diagnostic.level != Level::Error);
         self.metrics.reloads.get_or_create(&ResultLabels { result: if clean { "clean" } else { "with_errors" } }).inc();
@@ -229,6 +233,16 @@ impl Watched {
         self.loaded = loaded;
         self
     }
+}
+
+/// The settings that differ and are read only at the start.
+fn settings_of_a_start(before: &SiemSpec, after: &SiemSpec) -> impl Iterator<Item = &'static str> {
+    let differs = [
+        ("spec.broker", before.broker != after.broker),
+        ("spec.store", before.store != after.store),
+        ("spec.correlate", before.correlate != after.correlate),
+    ];
+    differs.into_iter().filter(|(_, differs)| *differs).map(|(field, _)| field)
 }
 
 fn count_resources(metrics: &Metrics, compiled: &Compiled) {

@@ -20,7 +20,8 @@ impl Chain {
     }
 
     /// The names of the steps, in the order in which they run.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
+    #[cfg(test)]
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.steps.iter().map(|step| &*step.name)
     }
 

@@ -12,60 +12,24 @@ use std::{
 use redoubt::store::{Family, SearchRequest};
 use serde_json::{Map, json};
 
-use crate::harness::{JSON_SOURCE, Siem};
+use crate::{
+    harness::{JSON_SOURCE, Siem},
+    known,
+};
 
 const EVENTS: usize = 100_000;
 const BATCH: usize = 500;
 const KILLS: usize = 20;
-/// Each of these many events is one that a Sigma rule fires on.
-const MARKED_EVERY: usize = 1_000;
-/// Users who each fail ten times within a minute.
-const GUESSED_USERS: usize = 40;
-
-const RULES: &str = "
-apiVersion: redoubt.dev/v1alpha1
-kind: AlertRule
-metadata: {name: marked}
-spec:
-  sigma:
-    title: A marked event
-    logsource: {product: test}
-    detection: {mark: {mark: true}, condition: mark}
----
-apiVersion: redoubt.dev/v1alpha1
-kind: AlertRule
-metadata: {name: guessing}
-spec:
-  threshold:
-    match: {when: exists(.details.guessed)}
-    groupBy: [details.guessed]
-    count: 10
-    window: 1m
-  suppress: {for: 1h}
-";
 
 /// The events of one request, the same each time.
 fn batch(number: usize) -> String {
-    let mut body = String::new();
-    for n in number * BATCH..(number + 1) * BATCH {
-        let mut event = json!({"event": {"id": format!("known-{n}")}, "@timestamp": "2026-03-02T10:30:00Z", "n": n});
-        if n % MARKED_EVERY == 0 {
-            event["mark"] = json!(true);
-        }
-        // Ten failures of each user, spread over all requests.
-        if n % (EVENTS / (GUESSED_USERS * 10)) == 7 {
-            event["guessed"] = json!(format!("user-{}", (n / (EVENTS / (GUESSED_USERS * 10))) % GUESSED_USERS));
-        }
-        body.push_str(&event.to_string());
-        body.push('\n');
-    }
-    body
+    (number * BATCH..(number + 1) * BATCH).map(|n| known::event(n, EVENTS).to_string() + "\n").collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn events_and_alerts_are_there_exactly_once_after_twenty_kills() {
     let source = format!("{JSON_SOURCE}  logsource: {{product: test}}\n");
-    let mut siem = Siem::new(&[("source.yaml", &source), ("rules.yaml", RULES)]);
+    let mut siem = Siem::new(&[("source.yaml", &source), ("rules.yaml", known::RULES)]);
     siem.start_ready().await;
     let posted = Arc::new(AtomicUsize::new(0));
     let failed = Arc::new(AtomicBool::new(false));
@@ -105,8 +69,8 @@ async fn events_and_alerts_are_there_exactly_once_after_twenty_kills() {
     assert!(!failed.load(Ordering::Relaxed), "an event was refused; the log:\n{}", siem.log());
 
     siem.until("every event is in the store", async || siem.count(Family::Events, "").await >= EVENTS as u64).await;
-    let expected_alerts = (EVENTS / MARKED_EVERY + GUESSED_USERS) as u64;
-    siem.until("every alert is in the store", async || siem.count(Family::Alerts, "").await >= expected_alerts).await;
+    let due = known::all_alerts(EVENTS) as u64;
+    siem.until("every alert is in the store", async || siem.count(Family::Alerts, "").await >= due).await;
     for topics in ["events", "matches", "alerts"] {
         siem.until_empty(8080, topics).await;
     }
@@ -118,9 +82,10 @@ async fn events_and_alerts_are_there_exactly_once_after_twenty_kills() {
     assert_eq!(events.total, EVENTS as u64);
     assert_eq!(all_ids(&siem).await.len(), EVENTS);
     assert_eq!(siem.count(Family::DeadLetters, "").await, 0);
-    assert_eq!(siem.count(Family::Alerts, "rule.name:marked").await, (EVENTS / MARKED_EVERY) as u64);
-    assert_eq!(siem.count(Family::Alerts, "rule.name:guessing").await, GUESSED_USERS as u64);
-    assert_eq!(siem.count(Family::Alerts, "").await, expected_alerts);
+    for (rule, alerts) in known::alerts(EVENTS) {
+        assert_eq!(siem.count(Family::Alerts, &format!("rule.name:{rule}")).await, alerts as u64, "{rule}");
+    }
+    assert_eq!(siem.count(Family::Alerts, "").await, due);
 }
 
 /// The known ids that are in the store, read page by page.

@@ -8,6 +8,7 @@ mod dead_messages;
 mod external;
 mod harness;
 mod hostile;
+mod known;
 mod partitions;
 mod reload;
 mod secure;

@@ -66,3 +66,18 @@ async fn a_bad_resource_is_named_with_its_place_and_all_others_run() {
     assert!(log.contains("Enrichment/bad"), "{log}");
     siem.stop();
 }
+
+#[tokio::test]
+async fn a_setting_that_waits_for_the_next_start_is_named() {
+    let resource = |partitions: u16| {
+        format!("apiVersion: redoubt.dev/v1alpha1\nkind: Siem\nmetadata: {{name: soc}}\nspec:\n  correlate: {{partitions: {partitions}}}\n")
+    };
+    let mut siem = Siem::new(&[("source.yaml", &source()), ("siem.yaml", &resource(2))]);
+    siem.start_ready().await;
+
+    siem.write("siem.yaml", &resource(3));
+
+    siem.until_logged("it takes effect with the next start").await;
+    assert!(siem.log().contains("spec.correlate"), "{}", siem.log());
+    siem.stop();
+}

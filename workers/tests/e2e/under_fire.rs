@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use crate::{
     external::{reader, siem_on},
     harness::{JSON_SOURCE, Siem, TOKEN},
+    known,
     servers::{
         elasticsearch::{self, Server},
         rabbitmq::{self, Nodes},
@@ -28,12 +29,8 @@ use crate::{
 
 const BATCH: usize = 500;
 const SENDERS: usize = 2;
-/// Each of these many events is one that a Sigma rule fires on.
-const MARKED_EVERY: usize = 1_000;
 /// Each of these many events is dropped by an Enrichment.
 const DISCARDED_EVERY: usize = 500;
-/// Users who each fail ten times within a minute.
-const GUESSED_USERS: usize = 40;
 /// After each of these many batches one event is posted that no parser can read.
 const UNREADABLE_EVERY: usize = 20;
 /// Batches of the last, quiet wave, by which the product's own counters are judged.
@@ -43,27 +40,7 @@ const ROUNDS: usize = 5;
 const NODES: [&str; 3] = ["a", "b", "c"];
 const ROLES: [(&str, u16); 4] = [("ingest", 8080), ("process", 8081), ("correlate", 8082), ("respond", 8083)];
 
-const RULES: &str = "
-apiVersion: redoubt.dev/v1alpha1
-kind: AlertRule
-metadata: {name: marked}
-spec:
-  sigma:
-    title: A marked event
-    logsource: {product: test}
-    detection: {mark: {mark: true}, condition: mark}
----
-apiVersion: redoubt.dev/v1alpha1
-kind: AlertRule
-metadata: {name: guessing}
-spec:
-  threshold:
-    match: {when: exists(.details.guessed)}
-    groupBy: [details.guessed]
-    count: 10
-    window: 1m
-  suppress: {for: 1h}
----
+const RESOURCES: &str = "
 apiVersion: redoubt.dev/v1alpha1
 kind: Enrichment
 metadata: {name: noise}
@@ -101,17 +78,9 @@ impl Load {
     }
 
     fn event(self, n: usize) -> Value {
-        let mut event = json!({"event": {"id": id(n)}, "@timestamp": "2026-03-02T10:30:00Z", "n": n});
-        if n.is_multiple_of(MARKED_EVERY) {
-            event["mark"] = json!(true);
-        }
+        let mut event = known::event(n, self.events);
         if is_discarded(n) {
             event["discard"] = json!(true);
-        }
-        // Ten failures of each user, spread over all batches.
-        let step = self.events / (GUESSED_USERS * 10);
-        if n % step == 7 {
-            event["guessed"] = json!(format!("user-{}", (n / step) % GUESSED_USERS));
         }
         event
     }
@@ -128,17 +97,13 @@ impl Load {
 
     /// Ids of the events that must be indexed.
     fn indexed(self) -> BTreeSet<String> {
-        (0..self.events).filter(|n| !is_discarded(*n)).map(id).collect()
+        (0..self.events).filter(|n| !is_discarded(*n)).map(known::id).collect()
     }
 
     /// Numbers of the batches with an event that must be a dead letter.
     fn unreadable(self) -> BTreeSet<u64> {
         (0..self.batches()).step_by(UNREADABLE_EVERY).map(|number| number as u64).collect()
     }
-}
-
-fn id(n: usize) -> String {
-    format!("known-{n}")
 }
 
 fn is_discarded(n: usize) -> bool {
@@ -252,7 +217,7 @@ async fn start(siem: &mut Siem, role: &'static str, port: u16) {
 
 fn siem() -> Siem {
     let source = format!("{JSON_SOURCE}  logsource: {{product: test}}\n");
-    Siem::new(&[("source.yaml", &source), ("rules.yaml", RULES)])
+    Siem::new(&[("source.yaml", &source), ("rules.yaml", known::RULES), ("more.yaml", RESOURCES)])
 }
 
 /// Rule and id of each alert that the load raises when nothing disturbs it.
@@ -321,7 +286,7 @@ async fn nothing_is_lost_or_doubled_while_every_process_and_server_is_killed() {
     };
     let load = Load::asked_for();
     let expected_alerts = alerts_of_a_quiet_run(load).await;
-    assert_eq!(expected_alerts.len(), load.events / MARKED_EVERY + GUESSED_USERS, "alerts of a quiet run");
+    assert_eq!(expected_alerts.len(), known::all_alerts(load.events), "alerts of a quiet run");
 
     let nodes = Nodes::start(&NODES);
     let prefix = elasticsearch::unique_prefix();
