@@ -7,10 +7,10 @@ CARGO ?= cargo
 DATA ?= data
 RELEASE := $(or $(CARGO_TARGET_DIR),target)/release/redoubt
 
-.PHONY: help setup setup-servers run attack test lint unit bench soak servers servers-stop generate clean
+.PHONY: help setup setup-servers run attack test lint unit bench soak servers servers-stop cluster-up cluster-down test-cluster generate clean
 
 help: ## Say what can be made
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 15
 
 setup: ## Install what building and testing need (a C compiler, Rust's toolchain, RabbitMQ)
 	@tests/setup
@@ -41,6 +41,15 @@ servers: setup-servers ## Start the servers that Redoubt works with, for develop
 
 servers-stop: ## Stop them
 	@tests/down
+
+cluster-up: ## Start a real Kubernetes of one node for development, and leave it running (needs root, Go, Debian)
+	@tests/cluster/cluster up target/cluster
+
+cluster-down: ## End it, with all that runs on it
+	@tests/cluster/cluster down target/cluster
+
+test-cluster: ## Check that the Kubernetes for tests does what the operator's tests need
+	@tests/cluster/selftest
 
 bench: setup-servers ## Measure the engine beside bare rule matching, and the whole path from HTTP to the store (needs the corpora)
 	$(CARGO) bench --workspace --locked --bench engine
