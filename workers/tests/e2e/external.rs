@@ -18,6 +18,18 @@ use crate::{
     servers::{elasticsearch as search_server, rabbitmq},
 };
 
+/// The address of the Elasticsearch that all tests share, where there is a RabbitMQ too; else says what is missing, and the test is
+/// passed over, or fails where servers are required.
+pub fn elasticsearch_beside_rabbitmq() -> Option<&'static str> {
+    match search_server::shared() {
+        Ok(server) => rabbitmq::available().then(|| server.url()),
+        Err(why) => {
+            eprintln!("skipped: no Elasticsearch: {why}");
+            None
+        }
+    }
+}
+
 /// A Siem resource with nodes of a RabbitMQ, and an Elasticsearch.
 pub fn siem_on(prefix: &str, rabbitmq: &[&str], elasticsearch: &str) -> String {
     let rabbitmq = json!(rabbitmq);
@@ -46,13 +58,7 @@ async fn found(store: &impl Store, family: Family) -> redoubt::store::SearchResp
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_attack_raises_the_same_alerts_on_servers_as_in_a_folder_also_from_roles_of_their_own() {
-    let elasticsearch = match search_server::shared() {
-        Ok(server) => server.url(),
-        Err(why) => return eprintln!("skipped: no Elasticsearch: {why}"),
-    };
-    if !rabbitmq::available() {
-        return;
-    }
+    let Some(elasticsearch) = elasticsearch_beside_rabbitmq() else { return };
     let mut in_folder = quickstart();
     in_folder.start_ready().await;
     play(&in_folder);

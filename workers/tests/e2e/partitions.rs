@@ -6,7 +6,7 @@ use redoubt::store::{Family, SearchRequest, Store};
 use serde_json::json;
 
 use crate::{
-    external::{reader, siem_on},
+    external::{elasticsearch_beside_rabbitmq, reader, siem_on},
     harness::{JSON_SOURCE, Siem},
     servers::{elasticsearch, rabbitmq},
 };
@@ -38,13 +38,7 @@ async fn fail_once(siem: &Siem, round: usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn alerts_are_the_same_when_partitions_are_added_and_taken_away() {
-    let server = match elasticsearch::shared() {
-        Ok(server) => server.url(),
-        Err(why) => return eprintln!("skipped: no Elasticsearch: {why}"),
-    };
-    if !rabbitmq::available() {
-        return;
-    }
+    let Some(server) = elasticsearch_beside_rabbitmq() else { return };
     let prefix = elasticsearch::unique_prefix();
     let external = siem_on(&prefix, &[&rabbitmq::shared().url("a")], server);
     let mut siem = Siem::new(&[("source.yaml", JSON_SOURCE), ("rule.yaml", RULE)]);

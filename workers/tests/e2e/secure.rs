@@ -7,14 +7,9 @@ use serde_json::json;
 
 use crate::{
     attack::{EVENTS, play, quickstart},
-    external::reader,
+    external::{elasticsearch_beside_rabbitmq, reader},
     harness::Siem,
-    servers::{
-        authority::Authority,
-        elasticsearch as search_server,
-        rabbitmq::{self, Nodes},
-        tls_front::tls_front,
-    },
+    servers::{authority::Authority, elasticsearch as search_server, rabbitmq::Nodes, tls_front::tls_front},
 };
 
 /// A Siem resource on a RabbitMQ and an Elasticsearch that both are met over TLS.
@@ -39,13 +34,7 @@ fn complaints(siem: &Siem) -> [String; 2] {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_attack_raises_its_alerts_over_tls_with_certificates_of_both_sides() {
-    let elasticsearch = match search_server::shared() {
-        Ok(server) => server.url(),
-        Err(why) => return eprintln!("skipped: no Elasticsearch: {why}"),
-    };
-    if !rabbitmq::available() {
-        return;
-    }
+    let Some(elasticsearch) = elasticsearch_beside_rabbitmq() else { return };
     let authority = Authority::new();
     let nodes = Nodes::start_with_tls(&["a"], &authority);
     let mut siem = quickstart();
