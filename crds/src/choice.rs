@@ -7,7 +7,7 @@
 use schemars::{Schema, schema_for};
 use serde_json::{Value, json};
 
-use crate::{FieldType, Format, Severity, WatchlistMatch};
+use crate::{FieldType, Format, NodeRole, OnDelete, Severity, WatchlistMatch};
 
 const MEANINGS: &str = "x-meanings";
 
@@ -26,7 +26,7 @@ pub(crate) fn flatten(schema: &mut Schema) {
 
 /// The words of every enum with their meanings, one list an enum.
 pub(crate) fn all() -> Vec<Vec<Meaning>> {
-    let enums = [schema_for!(Severity), schema_for!(Format), schema_for!(FieldType), schema_for!(WatchlistMatch)];
+    let enums = [schema_for!(Severity), schema_for!(Format), schema_for!(FieldType), schema_for!(WatchlistMatch), schema_for!(OnDelete), schema_for!(NodeRole)];
     enums.iter().filter_map(|schema| serde_json::from_value(schema.get(MEANINGS)?.clone()).ok()).collect()
 }
 
@@ -38,7 +38,7 @@ mod tests {
     fn every_word_of_every_enum_has_a_meaning() {
         let enums = all();
 
-        assert_eq!(enums.len(), 4);
+        assert_eq!(enums.len(), 6);
         for (word, meaning) in enums.iter().flatten() {
             assert!(!meaning.is_empty(), "{word}");
         }

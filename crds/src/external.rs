@@ -103,7 +103,7 @@ pub(crate) fn default_vhost() -> String {
     "/".to_owned()
 }
 
-fn default_prefix() -> String {
+pub(crate) fn default_prefix() -> String {
     "redoubt".to_owned()
 }
 
@@ -111,7 +111,7 @@ const fn default_queue_replicas() -> u8 {
     3
 }
 
-const fn default_shards() -> u16 {
+pub(crate) const fn default_shards() -> u16 {
     1
 }
 

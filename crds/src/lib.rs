@@ -17,7 +17,9 @@ mod duration;
 mod enrichment;
 mod external;
 pub mod generate;
+pub mod in_cluster;
 mod log_source;
+mod managed;
 mod object;
 mod response_action;
 mod rule;
@@ -27,6 +29,7 @@ mod status;
 mod structural;
 mod validate;
 mod watchlist;
+mod workload;
 
 pub use alert_rule::{AlertRule, AlertRuleSpec, Exception, Matcher, RuleTest, RuleTestExpectation, Severity, Suppression, Threshold};
 pub use duration::{Duration, DurationError};
@@ -35,13 +38,15 @@ pub use external::{ClientTls, ExternalBroker, ExternalStore, Rollover};
 pub use log_source::{
     AmqpInput, FieldType, Format, HttpAuth, HttpInput, LogSource, LogSourceSpec, Quota, SigmaLogsource, SyslogInput, TypedField,
 };
+pub use managed::{ManagedBroker, ManagedStore, NodeRole, NodeSet};
 pub use object::Object;
 pub use response_action::{AlertSelector, LogAction, ResponseAction, ResponseActionSpec, Webhook};
 pub use secret::{BasicAuthSecretRef, SecretKeyRef, TlsSecretRef};
-pub use siem::{BrokerSpec, CorrelateSpec, IngestSpec, Retention, Siem, SiemSpec, StoreSpec};
-pub use status::ConfigStatus;
+pub use siem::{BrokerSpec, CorrelateSpec, IngestSpec, ProcessSpec, RespondSpec, Retention, Siem, SiemSpec, StoreSpec};
+pub use status::{ConfigStatus, Operation, SiemStatus};
 pub use validate::{Violation, validate};
 pub use watchlist::{Watchlist, WatchlistEntry, WatchlistMatch, WatchlistSpec};
+pub use workload::{Autoscale, OnDelete, Quantity, Resources, Storage};
 
 /// The API group of every Redoubt resource.
 pub const GROUP: &str = "redoubt.dev";

@@ -40,6 +40,10 @@ fn enrichment_test(expect: &Value) -> Value {
     json!({ "drop": { "reason": "r" }, "tests": [{ "name": "n", "event": {}, "expect": expect }] })
 }
 
+fn node_sets(sets: Value) -> Value {
+    json!({ "store": { "managed": { "nodeSets": sets } } })
+}
+
 /// `null` takes a member away.
 fn merge(target: &mut Value, changes: Value) {
     let (Value::Object(target), Value::Object(changes)) = (target, changes) else { panic!("two objects are needed") };
@@ -101,6 +105,44 @@ fn rule_cases() -> Vec<RuleCase> {
             sigma_rule(json!({ "tests": [{ "name": "n", "events": [{}], "expect": { "fires": true }, "logsource": {} }] })),
             "spec.tests[0].logsource",
             "at least one of product, service and category is needed",
+        ),
+        rule(
+            "Siem",
+            json!({ "broker": { "managed": { "replicas": 3 } } }),
+            json!({ "broker": {
+                "managed": { "replicas": 3 },
+                "external": { "urls": ["amqp://queue:5672"], "credentialsSecretRef": { "name": "s" } },
+            } }),
+            "spec.broker",
+            "at most one of managed and external may be set",
+        ),
+        rule(
+            "Siem",
+            json!({ "store": { "external": { "urls": ["https://search:9200"] } } }),
+            json!({ "store": { "external": { "urls": ["https://search:9200"] }, "managed": {} } }),
+            "spec.store",
+            "at most one of managed and external may be set",
+        ),
+        rule(
+            "Siem",
+            node_sets(json!([{ "name": "a" }, { "name": "b" }])),
+            node_sets(json!([{ "name": "a" }, { "name": "a" }])),
+            "spec.store.managed.nodeSets",
+            "two node sets must not have the same name",
+        ),
+        rule(
+            "Siem",
+            node_sets(json!([{ "name": "a", "roles": ["master"] }, { "name": "b", "roles": ["data"] }])),
+            node_sets(json!([{ "name": "a", "roles": ["ingest"] }, { "name": "b", "roles": ["data"] }])),
+            "spec.store.managed.nodeSets",
+            "one of the node sets must have the role master",
+        ),
+        rule(
+            "Siem",
+            node_sets(json!([{ "name": "a", "roles": ["master", "data_content"] }])),
+            node_sets(json!([{ "name": "a", "roles": ["master"] }])),
+            "spec.store.managed.nodeSets",
+            "one of the node sets must have the role data or data_content",
         ),
         rule(
             "Siem",
