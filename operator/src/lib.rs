@@ -1,0 +1,1 @@
+//! Resources become a running SIEM: the Kubernetes operator of Redoubt.

@@ -1,0 +1,3 @@
+//! The command `redoubt-operator`.
+
+fn main() {}
