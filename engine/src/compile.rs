@@ -122,6 +122,11 @@ impl Plan {
         Outcome::Event { event: Box::new(event), evaluation, failures }
     }
 
+    /// The resources that run, by kind and name. Of one whose newest version is bad, this is the last good one.
+    pub fn running(&self) -> impl Iterator<Item = Running<'_>> {
+        self.live.iter().map(|((kind, name), live)| Running { kind: *kind, name, generation: live.generation, spec: &live.spec })
+    }
+
     /// How many resources of each kind run.
     #[must_use]
     pub fn counts(&self) -> BTreeMap<Kind, usize> {
@@ -133,9 +138,23 @@ impl Plan {
     }
 }
 
+/// A resource that runs, in the version that runs.
+#[derive(Debug, Clone, Copy)]
+pub struct Running<'p> {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its name.
+    pub name: &'p str,
+    /// Its `metadata.generation`, where it had one.
+    pub generation: Option<i64>,
+    /// What it says.
+    pub spec: &'p Spec,
+}
+
 /// A resource that runs, as it was when it last compiled.
 #[derive(Clone)]
 struct Live {
+    generation: Option<i64>,
     spec: Spec,
     file: Arc<PathBuf>,
     part: Part,
@@ -210,7 +229,7 @@ impl<'a> Compiler<'a> {
         }
         match self.build(resource) {
             Ok(part) => {
-                let live = Live { spec: resource.spec.clone(), file: Arc::clone(&resource.origin.file), part };
+                let live = Live { generation: resource.generation, spec: resource.spec.clone(), file: Arc::clone(&resource.origin.file), part };
                 self.live.insert(key, live);
             }
             Err(problems) => {
@@ -243,7 +262,7 @@ impl<'a> Compiler<'a> {
                 }
             }
         }
-        Some(Live { file: Arc::clone(&resource.origin.file), ..live.clone() })
+        Some(Live { generation: resource.generation, file: Arc::clone(&resource.origin.file), ..live.clone() })
     }
 
     fn build(&mut self, resource: &Resource) -> Result<Part, Vec<Problem>> {

@@ -1,9 +1,11 @@
-//! Reading resources from YAML, with the place of each field.
+//! Reading resources from YAML, or as objects of the Kubernetes API, with the place of each field.
 //!
 //! A file may hold many documents. A document that cannot be read is a [`Diagnostic`] with its line and column; the others of the
 //! file stand. What is not of Redoubt's API group is passed over, so that resources may lie beside other manifests.
 
 mod locate;
+mod object;
+mod secrets;
 
 use std::{fmt, path::Path, path::PathBuf, sync::Arc};
 
@@ -12,6 +14,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::diagnostic::{Diagnostic, Level, Location, Problem};
+
+pub use object::manifest;
+pub use secrets::referenced_secrets;
 
 /// The kinds of resources, in the order in which they depend on each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,7 +52,9 @@ impl Kind {
         }
     }
 
-    fn of(name: &str) -> Option<Self> {
+    /// The kind of a name.
+    #[must_use]
+    pub fn of(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.as_str() == name)
     }
 }
@@ -82,6 +89,8 @@ pub struct Resource {
     pub kind: Kind,
     /// `metadata.name`.
     pub name: String,
+    /// `metadata.generation`: which version of an object of the Kubernetes API this is. Files have none.
+    pub generation: Option<i64>,
     /// What it says.
     pub spec: Spec,
     /// Where it was read.
@@ -136,24 +145,41 @@ pub fn read(path: &Path, text: &str) -> File {
     let mut file = File::default();
     for (lines_before, document) in locate::documents(text) {
         let origin = Origin { file: Arc::clone(&path), text: Arc::from(document), lines_before };
-        let read = match serde_saphyr::from_str::<Value>(document) {
+        file.add(match serde_saphyr::from_str::<Value>(document) {
             Ok(value) => read_document(&origin, value),
             Err(error) => Err(vec![not_yaml(&origin, &error)]),
-        };
-        match read {
-            Ok(resource) => file.resources.extend(resource),
+        });
+    }
+    file
+}
+
+/// Reads one object of the Kubernetes API: what [`read`] makes of its [`manifest`] in a file called `KIND/NAME`. A spec that is not there
+/// is `null`.
+#[must_use]
+pub fn read_object(kind: Kind, name: &str, generation: Option<i64>, spec: Value) -> File {
+    let value = object::with_head(kind, name, generation, spec);
+    let path = Path::new(kind.as_str()).join(name);
+    let origin = Origin { file: Arc::new(path), text: object::to_yaml(&value).into(), lines_before: 0 };
+    let mut file = File::default();
+    file.add(read_document(&origin, value));
+    file
+}
+
+impl File {
+    fn add(&mut self, document: Result<Option<Resource>, Vec<Diagnostic>>) {
+        match document {
+            Ok(resource) => self.resources.extend(resource),
             Err(found) => {
                 for diagnostic in &found {
                     match &diagnostic.resource {
-                        Some((kind, name)) => file.refused.extend(Kind::of(kind).map(|kind| (kind, name.clone()))),
-                        None => file.incomplete = true,
+                        Some((kind, name)) => self.refused.extend(Kind::of(kind).map(|kind| (kind, name.clone()))),
+                        None => self.incomplete = true,
                     }
                 }
-                file.diagnostics.extend(found);
+                self.diagnostics.extend(found);
             }
         }
     }
-    file
 }
 
 fn read_document(origin: &Origin, value: Value) -> Result<Option<Resource>, Vec<Diagnostic>> {
@@ -198,6 +224,7 @@ fn read_document(origin: &Origin, value: Value) -> Result<Option<Resource>, Vec<
         let remedy = "use lower-case letters, digits, '-' and '.', at most 253 of them, a letter or digit first and last";
         return Err(refuse(None, Problem::new("metadata.name", message, remedy)));
     }
+    let generation = value.pointer("/metadata/generation").and_then(Value::as_i64);
     let identity = Some((kind.as_str().to_owned(), name.clone()));
     let violations = redoubt_crds::validate(kind.as_str(), &value);
     let spec = read_spec(kind, value, origin).map_err(|diagnostic| vec![Diagnostic { resource: identity.clone(), ..*diagnostic }])?;
@@ -207,7 +234,7 @@ fn read_document(origin: &Origin, value: Value) -> Result<Option<Resource>, Vec<
             .flat_map(|violation| refuse(identity.clone(), Problem::new(violation.field, violation.message, "")))
             .collect());
     }
-    Ok(Some(Resource { kind, name, spec, origin: origin.clone() }))
+    Ok(Some(Resource { kind, name, generation, spec, origin: origin.clone() }))
 }
 
 fn read_spec(kind: Kind, value: Value, origin: &Origin) -> Result<Spec, Box<Diagnostic>> {

@@ -80,6 +80,25 @@ fn a_bad_resource_is_left_out_and_all_others_run() {
 }
 
 #[test]
+fn a_plan_tells_the_generation_of_each_version_that_runs() {
+    let generation = |number: i64, source: &str| enrichment(source).replace("name: paint", &format!("name: paint, generation: {number}"));
+    let running = |plan: &Plan| plan.running().map(|running| (running.name.to_owned(), running.generation)).collect::<Vec<_>>();
+    let mut plan = Plan::default();
+
+    for (case, text, expected) in [
+        ("new", generation(1, ".a = 1"), Some(1)),
+        ("as before, by way of another", generation(3, ".a = 1"), Some(3)),
+        ("bad: the last good one goes on", generation(4, ".a = oops"), Some(3)),
+        ("good again", generation(5, ".a = 2"), Some(5)),
+        ("from a file", enrichment(".a = 2"), None),
+    ] {
+        plan = compile(&input(&[("e.yaml", &text)]), Some(&plan)).plan;
+
+        assert_eq!(running(&plan), [("paint".to_owned(), expected)], "{case}");
+    }
+}
+
+#[test]
 fn a_resource_that_becomes_bad_keeps_its_last_good_version() {
     let first = compile(&input(&[("a.yaml", SOURCE), ("b.yaml", &enrichment(".colour = \"red\""))]), None);
 
