@@ -48,8 +48,9 @@ cluster-up: ## Start a real Kubernetes of one node for development, and leave it
 cluster-down: ## End it, with all that runs on it
 	@tests/cluster/cluster down target/cluster
 
-test-cluster: ## Check that the Kubernetes for tests does what the operator's tests need
+test-cluster: setup-servers ## Check that the Kubernetes for tests, and the images for its pods, do what the operator's tests need
 	@tests/cluster/selftest
+	@tests/images/selftest
 
 bench: setup-servers ## Measure the engine beside bare rule matching, and the whole path from HTTP to the store (needs the corpora)
 	$(CARGO) bench --workspace --locked --bench engine
