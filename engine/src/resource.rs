@@ -138,6 +138,23 @@ pub struct File {
     pub incomplete: bool,
 }
 
+impl File {
+    fn add(&mut self, read: Result<Option<Resource>, Vec<Diagnostic>>) {
+        match read {
+            Ok(resource) => self.resources.extend(resource),
+            Err(found) => {
+                for diagnostic in &found {
+                    match &diagnostic.resource {
+                        Some((kind, name)) => self.refused.extend(Kind::of(kind).map(|kind| (kind, name.clone()))),
+                        None => self.incomplete = true,
+                    }
+                }
+                self.diagnostics.extend(found);
+            }
+        }
+    }
+}
+
 /// Reads the resources of one file.
 #[must_use]
 pub fn read(path: &Path, text: &str) -> File {
@@ -158,28 +175,17 @@ pub fn read(path: &Path, text: &str) -> File {
 #[must_use]
 pub fn read_object(kind: Kind, name: &str, generation: Option<i64>, spec: Value) -> File {
     let value = object::with_head(kind, name, generation, spec);
-    let path = Path::new(kind.as_str()).join(name);
-    let origin = Origin { file: Arc::new(path), text: object::to_yaml(&value).into(), lines_before: 0 };
-    let mut file = File::default();
-    file.add(read_document(&origin, value));
-    file
+    let text = object::to_yaml(&value);
+    read_value(&Path::new(kind.as_str()).join(name), value, &text)
 }
 
-impl File {
-    fn add(&mut self, document: Result<Option<Resource>, Vec<Diagnostic>>) {
-        match document {
-            Ok(resource) => self.resources.extend(resource),
-            Err(found) => {
-                for diagnostic in &found {
-                    match &diagnostic.resource {
-                        Some((kind, name)) => self.refused.extend(Kind::of(kind).map(|kind| (kind, name.clone()))),
-                        None => self.incomplete = true,
-                    }
-                }
-                self.diagnostics.extend(found);
-            }
-        }
-    }
+/// Reads one resource that came as a value. `text` is the YAML in which places are told; where it is empty,
+/// every place is its first line.
+#[must_use]
+pub fn read_value(path: &Path, value: Value, text: &str) -> File {
+    let mut file = File::default();
+    file.add(read_document(&Origin { file: Arc::new(path.to_owned()), text: Arc::from(text), lines_before: 0 }, value));
+    file
 }
 
 fn read_document(origin: &Origin, value: Value) -> Result<Option<Resource>, Vec<Diagnostic>> {
@@ -251,7 +257,7 @@ fn read_spec(kind: Kind, value: Value, origin: &Origin) -> Result<Spec, Box<Diag
 /// A value as its type. Only where that fails is the text read a second time, by the type, for the line and column of the fault.
 fn typed<T: DeserializeOwned>(value: Value, origin: &Origin) -> Result<T, Box<Diagnostic>> {
     serde_json::from_value(value).map_err(|plain| {
-        let located = serde_saphyr::from_str::<T>(&origin.text).err();
+        let located = (!origin.text.is_empty()).then(|| serde_saphyr::from_str::<T>(&origin.text).err()).flatten();
         let (message, place) = located.as_ref().map_or_else(|| (plain.to_string(), (1, 1)), locate::describe);
         Box::new(refusal(origin.at(place), message))
     })
@@ -313,12 +319,13 @@ mod tests {
             ),
             (
                 "apiVersion: redoubt.dev/v1alpha1\nkind: Watchlist\nmetadata: {name: a}\nspec:\n  match: exact\n  entrys: []\n",
-                "siem.yaml:6:3: Watchlist/a: ",
+                "siem.yaml:6:3: Watchlist/a: unknown field `entrys`, expected one of match, entries",
             ),
         ] {
             let file = read_text(text);
 
             assert!(first(&file).starts_with(expected), "expected {expected}\n     got {}", first(&file));
+            assert!(!first(&file).contains(" at line "), "the place is told twice: {}", first(&file));
         }
     }
 
@@ -328,6 +335,27 @@ mod tests {
 
         assert!(file.resources.is_empty());
         assert!(file.diagnostics.is_empty());
+    }
+
+    #[test]
+    fn a_value_is_read_as_its_text_is() {
+        for text in [
+            WATCHLIST,
+            "apiVersion: redoubt.dev/v1alpha1\nkind: Watchlist\nmetadata: {name: a}\nspec:\n  match: exactly\n",
+            "apiVersion: redoubt.dev/v1alpha1\nkind: Watchlist\nmetadata: {name: a}\nspec:\n  match: 7\n",
+        ] {
+            let value: Value = serde_saphyr::from_str(text).unwrap();
+
+            let with_places = read_value(Path::new("siem.yaml"), value.clone(), text);
+            let without = read_value(Path::new("siem.yaml"), value, "");
+
+            let file = read_text(text);
+            assert_eq!(with_places.diagnostics, file.diagnostics);
+            assert_eq!(with_places.refused, file.refused);
+            assert_eq!(with_places.resources.len(), file.resources.len());
+            assert_eq!(without.diagnostics.len(), file.diagnostics.len());
+            assert!(without.diagnostics.iter().all(|diagnostic| diagnostic.location.line == 1));
+        }
     }
 
     #[test]
