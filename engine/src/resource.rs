@@ -4,6 +4,7 @@
 //! file stand. What is not of Redoubt's API group is passed over, so that resources may lie beside other manifests.
 
 mod locate;
+mod secrets;
 
 use std::{fmt, path::Path, path::PathBuf, sync::Arc};
 
@@ -12,6 +13,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::diagnostic::{Diagnostic, Level, Location, Problem};
+
+pub use secrets::referenced_secrets;
 
 /// The kinds of resources, in the order in which they depend on each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
