@@ -1,1 +1,3 @@
 //! Resources become a running SIEM: the Kubernetes operator of Redoubt.
+
+pub mod siem;
