@@ -22,9 +22,12 @@
 mod apply;
 mod broker;
 mod build;
+mod carry_out;
 mod child;
 mod dereference;
 mod digest;
+mod endpoint;
+mod member;
 mod name;
 mod owner;
 mod preprocess;
@@ -33,6 +36,8 @@ mod secret;
 mod status;
 mod store;
 mod template;
+#[cfg(test)]
+mod testing;
 mod validate;
 mod volume;
 
@@ -62,9 +67,7 @@ use serde::de::DeserializeOwned;
 use tracing::{debug, warn};
 
 use self::{
-    build::Sizes,
     owner::{INSTANCE, MANAGED_BY, MANAGER},
-    secret::Renewed,
     status::Known,
 };
 
@@ -169,7 +172,8 @@ impl Place {
 fn watch(controller: Controller<Guarded>, place: &Place) -> Controller<Guarded> {
     let siems = controller.store();
     let controller = controller.watches(place.all::<PartialObjectMeta<Siem>>(), watcher::Config::default(), of_namespace(siems.clone()));
-    let controller = controller.watches(place.all::<PartialObjectMeta<LogSource>>(), watcher::Config::default(), of_namespace(siems.clone()));
+    let controller =
+        controller.watches(place.all::<PartialObjectMeta<LogSource>>(), watcher::Config::default(), of_namespace(siems.clone()));
     let controller =
         controller.watches(place.all::<PartialObjectMeta<ResponseAction>>(), watcher::Config::default(), of_namespace(siems.clone()));
     let kept = watcher::Config::default().labels(dereference::LAST_GOOD);
@@ -234,12 +238,23 @@ async fn reconcile(siem: Arc<Guarded>, context: Arc<Context>) -> Result<Action, 
             return Ok(Action::requeue(REST));
         }
     };
-    let secrets = secret::complete(&valid, &observed.children, Renewed::default(), now)?;
-    let built = build::build(&valid, &observed.children, &secrets, &Sizes::default(), options.operator.as_ref());
-    let applied = apply::apply(client, &valid.owner, &built, &observed.children).await;
+    let plans = carry_out::plan(&valid, &observed).await;
+    let renewed = plans.renew(&valid, now).await;
+    let secrets = secret::complete(&valid, &observed.children, renewed, now)?;
+    let sizes = plans.sizes(&valid, &observed);
+    let built = build::build(&valid, &observed.children, &secrets, &sizes, options.operator.as_ref());
+    let mut applied = apply::apply(client, &valid.owner, &built, &observed.children).await;
+    let all_stand = applied.failures.is_empty();
+    applied.failures.extend(plans.carry_out(client, &valid, &observed, all_stand).await);
 
-    let (operations, complaints) = (Vec::new(), Vec::new());
-    let known = Known { valid: &valid, built: &built, applied: &applied, pods: &observed.pods, operations, complaints };
+    let known = Known {
+        valid: &valid,
+        built: &built,
+        applied: &applied,
+        pods: &observed.pods,
+        operations: plans.operations(),
+        complaints: plans.complaints(),
+    };
     let told = status::of_applied(siem, known, now);
     status::write(client, siem, &told).await.map_err(Error::Status)?;
     if let Some(failure) = applied.failures.first() {

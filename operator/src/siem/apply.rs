@@ -38,7 +38,9 @@ pub(crate) async fn apply(client: &Client, owner: &Owner, built: &Built, there: 
     let mut applied = Applied::default();
     for child in &built.children {
         match apply_one(client, owner, child, there).await {
-            Ok(live) => drop(applied.children.0.insert(child.id.clone(), live)),
+            Ok(live) => {
+                applied.children.0.insert(child.id.clone(), live);
+            }
             Err(error) => {
                 warn!(siem = owner.siem.as_str(), namespace = owner.namespace, kind = child.id.kind, name = child.id.name, %error, "not applied");
                 applied.failures.push(format!("{} {} cannot be applied: {}", child.id.kind, child.id.name, said(&error)));
@@ -55,7 +57,8 @@ async fn apply_one(client: &Client, owner: &Owner, child: &Child, there: &Childr
     let mut wanted = child.body.clone();
     wanted["metadata"]["annotations"][APPLIED] = digest::short(&child.body).into();
     let live = there.0.get(&child.id);
-    if let Some(live) = live.filter(|live| !drift::differs(&wanted, live)) {
+    // What is going is made anew when it is gone.
+    if let Some(live) = live.filter(|live| is_going(live) || !drift::differs(&wanted, live)) {
         return Ok(live.clone());
     }
     let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &owner.namespace, &child.resource);
@@ -67,7 +70,7 @@ async fn apply_one(client: &Client, owner: &Owner, child: &Child, there: &Childr
 
 /// Takes away what belongs to this Siem and is not built any more.
 async fn remove_orphans(client: &Client, owner: &Owner, built: &Built, there: &Children, applied: &mut Applied) {
-    let wanted = |id: &Id| built.children.iter().any(|child| child.id == *id);
+    let wanted = |id: &Id| built.kept.contains(id) || built.children.iter().any(|child| child.id == *id);
     for (id, live) in there.0.iter().filter(|(id, live)| !wanted(id) && belongs(live, owner) && !is_going(live)) {
         let Some(resource) = child::kinds().into_iter().find(|resource| resource.kind == id.kind) else { continue };
         let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &owner.namespace, &resource);

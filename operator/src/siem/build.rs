@@ -8,20 +8,25 @@ pub(crate) mod role;
 pub(crate) mod service;
 
 #[cfg(test)]
+mod cluster_tests;
+#[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::{
-    apps::v1::{Deployment, StatefulSet},
-    core::v1::Secret,
+use k8s_openapi::{
+    api::{
+        apps::v1::{Deployment, StatefulSet},
+        core::v1::{ConfigMap, Secret},
+    },
+    apimachinery::pkg::api::resource::Quantity,
 };
 use serde_json::json;
 
 use self::role::HeldSettings;
 use super::{
     OperatorPods, broker,
-    child::Child,
+    child::{Child, Id},
     dereference::Children,
     owner::Component,
     store,
@@ -34,6 +39,8 @@ use super::{
 pub(crate) struct Built {
     /// In the order in which it is applied, StatefulSets last.
     pub(crate) children: Vec<Child>,
+    /// What stays although it is not built.
+    pub(crate) kept: BTreeSet<Id>,
     /// StatefulSets whose pods this release would make differently.
     pub(crate) waiting: Vec<String>,
     /// The lowest revision of what the managed servers' pods are made from.
@@ -47,6 +54,10 @@ pub(crate) struct Sizes {
     pub(crate) node_sets: BTreeMap<String, u16>,
     /// The cluster that the nodes of Elasticsearch are in, once they are.
     pub(crate) cluster: Option<String>,
+    /// StatefulSets that keep a smaller size of volumes for now, and that size.
+    pub(crate) claims: BTreeMap<String, String>,
+    /// StatefulSets that the Siem names no more, and whose nodes are not gone yet.
+    pub(crate) old_sets: BTreeSet<String>,
 }
 
 /// Builds all of it.
@@ -61,10 +72,13 @@ pub(crate) fn build(valid: &Valid, there: &Children, secrets: &[Secret], sizes: 
     built.add(&disruption::budgets(valid));
     built.add(&role::deployments(valid, held_settings(valid, there).as_ref()));
     if let Some(broker) = &valid.broker {
-        built.add_broker(valid, broker, there);
+        built.add_broker(valid, broker, there, sizes);
     }
     if let Some(store) = &valid.store {
         built.add_store(valid, store, there, sizes);
+    }
+    for set in &sizes.old_sets {
+        built.kept.extend([Id::of::<StatefulSet>(set), Id::of::<ConfigMap>(set)]);
     }
     let kinds = super::child::kinds().map(|resource| resource.kind);
     built.children.sort_by_key(|child| kinds.iter().position(|kind| *kind == child.id.kind));
@@ -106,7 +120,7 @@ impl Built {
         self.children.extend(objects.iter().map(Child::new));
     }
 
-    fn add_broker(&mut self, valid: &Valid, broker: &Broker, there: &Children) {
+    fn add_broker(&mut self, valid: &Valid, broker: &Broker, there: &Children, sizes: &Sizes) {
         let owner = &valid.owner;
         let asked = json!({
             "image": broker.image.chosen.then_some(&broker.image.name),
@@ -118,7 +132,9 @@ impl Built {
         self.note(&settled, owner.siem.shared().broker());
         self.add(&broker::pods::services(owner));
         self.add(&[broker::pods::config_map(owner, broker, &settled.made_from.settings)]);
-        self.add(&[broker::pods::stateful_set(owner, broker, &settled)]);
+        let mut set = broker::pods::stateful_set(owner, broker, &settled);
+        keep_claims(&mut set, sizes);
+        self.add(&[set]);
     }
 
     fn add_store(&mut self, valid: &Valid, store: &Store, there: &Children, sizes: &Sizes) {
@@ -134,7 +150,9 @@ impl Built {
             let settings = settled.made_from.settings.clone();
             let replicas = sizes.node_sets.get(&set.spec.name).copied().unwrap_or(set.spec.replicas);
             self.add(&[store::pods::config_map(owner, &set.spec.name, settings, initial_masters.as_deref())]);
-            self.add(&[store::pods::stateful_set(owner, set, replicas, &settled, sizes.cluster.as_deref())]);
+            let mut built = store::pods::stateful_set(owner, store, set, replicas, &settled, sizes.cluster.as_deref());
+            keep_claims(&mut built, sizes);
+            self.add(&[built]);
         }
     }
 
@@ -143,6 +161,16 @@ impl Built {
             self.waiting.push(name);
         }
         self.revision = Some(self.revision.map_or(settled.revision, |lowest| lowest.min(settled.revision)));
+    }
+}
+
+/// The claims of a set that is there cannot be changed in it.
+fn keep_claims(set: &mut StatefulSet, sizes: &Sizes) {
+    let size = set.metadata.name.as_ref().and_then(|name| sizes.claims.get(name));
+    let claims = set.spec.as_mut().and_then(|spec| spec.volume_claim_templates.as_mut());
+    let (Some(size), Some(claims)) = (size, claims) else { return };
+    for claim in claims.iter_mut().filter_map(|claim| claim.spec.as_mut()?.resources.as_mut()?.requests.as_mut()) {
+        claim.insert("storage".to_owned(), Quantity(size.clone()));
     }
 }
 

@@ -103,8 +103,8 @@ mod tests {
         let cases = [
             ("soc", true),
             ("a-1", true),
-            (&*"a".repeat(39), true),
-            (&*"a".repeat(40), false),
+            (&*"a".repeat(40), true),
+            (&*"a".repeat(41), false),
             ("1soc", false),
             ("soc.eu", false),
             ("soc-", false),

@@ -86,11 +86,6 @@ impl Owner {
         LabelSelector { match_labels: Some(labels(&all)), ..LabelSelector::default() }
     }
 
-    /// What selects all objects of the Siem, as the API's `labelSelector`.
-    pub(crate) fn query(&self) -> String {
-        format!("{MANAGED_BY}={MANAGER},{INSTANCE}={}", self.siem.as_str())
-    }
-
     /// Metadata of a child that belongs to the Siem as a whole.
     pub(crate) fn shared(&self, name: String) -> ObjectMeta {
         self.metadata(name, self.shared_labels())

@@ -43,10 +43,11 @@ pub(crate) fn complete(valid: &Valid, there: &Children, renewed: Renewed, now: T
     let bundle = authority.bundle().into_bytes();
     let mut secrets = vec![
         secret(owner.shared(name.authority_key()), "Opaque", Content { data: authority.data(), ..Content::default() }),
-        secret(owner.shared(name.shared().authority()), "Opaque", Content {
-            data: [(CA_KEY.to_owned(), bundle)].into(),
-            ..Content::default()
-        }),
+        secret(
+            owner.shared(name.shared().authority()),
+            "Opaque",
+            Content { data: [(CA_KEY.to_owned(), bundle)].into(), ..Content::default() },
+        ),
     ];
     for wanted in certificates(valid) {
         let content = certificate::keep_or_issue(content(there, &wanted.secret), &wanted.purpose, &authority, now)?;
@@ -56,8 +57,8 @@ pub(crate) fn complete(valid: &Valid, there: &Children, renewed: Renewed, now: T
         let (worker, admin) = match renewed.broker {
             Some(accounts) => accounts,
             None => (
-                account(there, &name.shared().broker_user(), "redoubt", &managed.credentials_revision)?,
-                account(there, &name.broker_admin(), "redoubt-admin", &managed.credentials_revision)?,
+                account(there, &name.shared().broker_user(), "redoubt", &managed.credentials_revision, now)?,
+                account(there, &name.broker_admin(), "redoubt-admin", &managed.credentials_revision, now)?,
             ),
         };
         let cookie = match content(there, &name.broker_nodes_secret()).and_then(|nodes| nodes.data.get(broker::COOKIE).cloned()) {
@@ -77,8 +78,8 @@ pub(crate) fn complete(valid: &Valid, there: &Children, renewed: Renewed, now: T
     }
     if valid.store.as_ref().is_some_and(|store| store.security) {
         // The server knows this name by itself.
-        let admin = account::Account { name: "elastic".to_owned(), ..account(there, &name.store_admin(), "elastic", "")? };
-        let worker = account(there, &name.shared().store_user(), "redoubt", "")?;
+        let admin = account::Account { name: "elastic".to_owned(), ..account(there, &name.store_admin(), "elastic", "", now)? };
+        let worker = account(there, &name.shared().store_user(), "redoubt", "", now)?;
         secrets.extend([
             secret(owner.child(name.shared().store_user(), Component::Store), account::TYPE, worker.content()),
             secret(owner.child(name.store_admin(), Component::Store), account::TYPE, admin.content()),
@@ -108,7 +109,11 @@ fn certificates(valid: &Valid) -> Vec<Wanted> {
     let mut wanted = Vec::new();
     if valid.siem.ingest.tls.as_ref().is_some_and(|tls| tls.name == name.shared().ingest_certificate()) {
         let names = service(&name.shared().role(Component::Ingest.as_str()));
-        wanted.push(Wanted { secret: name.shared().ingest_certificate(), component: Component::Ingest, purpose: Purpose { names, mutual: false } });
+        wanted.push(Wanted {
+            secret: name.shared().ingest_certificate(),
+            component: Component::Ingest,
+            purpose: Purpose { names, mutual: false },
+        });
     }
     if valid.broker.is_some() {
         let names = [service(&name.shared().broker()), pods(&name.broker_nodes()).into()].concat();
@@ -131,11 +136,16 @@ fn authority(valid: &Valid, there: &Children, now: Timestamp) -> Result<Authorit
     Authority::new(name.as_str(), trusted.as_deref(), now)
 }
 
-fn account(there: &Children, secret: &str, prefix: &str, revision: &str) -> Result<Account, NoRandomness> {
-    match content(there, secret).and_then(|content| Account::read(&content)) {
+fn account(there: &Children, secret: &str, prefix: &str, revision: &str, now: Timestamp) -> Result<Account, NoRandomness> {
+    match kept_account(there, secret) {
         Some(account) => Ok(account),
-        None => Account::new(prefix, revision),
+        None => Account::new(prefix, revision, now),
     }
+}
+
+/// The account that a Secret holds.
+pub(crate) fn kept_account(there: &Children, secret: &str) -> Option<Account> {
+    Account::read(&content(there, secret)?)
 }
 
 /// What a Secret holds that is there.
@@ -154,3 +164,6 @@ fn secret(metadata: ObjectMeta, type_: &str, content: Content) -> Secret {
         ..Secret::default()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -254,3 +254,6 @@ pub(crate) fn hopeless(pod: &Pod) -> Option<String> {
     let scheduled = status.conditions.iter().flatten().find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
     scheduled.and_then(|condition| condition.message.clone())
 }
+
+#[cfg(test)]
+mod tests;

@@ -64,3 +64,66 @@ impl Settled {
         annotations.extend(notes.map(|(key, value)| (key.to_owned(), value)));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn made(settings: &str) -> MadeFrom {
+        MadeFrom { template: PodTemplateSpec::default(), settings: settings.to_owned() }
+    }
+
+    fn there(settled: &Settled) -> StatefulSet {
+        let mut set = StatefulSet::default();
+        settled.note(&mut set);
+        set
+    }
+
+    #[test]
+    fn pods_follow_the_siem_at_once_and_a_release_when_they_may() {
+        let (old_release, new_release) = ("one", "two");
+        let cases = [
+            ("nothing is new", old_release, "asked", 0, (old_release, false)),
+            ("the release is new", new_release, "asked", 0, (old_release, true)),
+            ("the Siem asks for something else", old_release, "otherwise", 0, (old_release, false)),
+            ("both are new", new_release, "otherwise", 0, (new_release, false)),
+            ("the revision is raised", new_release, "asked", 1, (new_release, false)),
+            ("the revision is raised for nothing", old_release, "asked", 1, (old_release, false)),
+        ];
+        let before = settle(made(old_release), None, &json!("asked"), 0);
+        assert_eq!((&*before.made_from.settings, before.waits), (old_release, false));
+
+        for (name, release, asked, revision, expected) in cases {
+            let settled = settle(made(release), Some(&there(&before)), &json!(asked), revision);
+
+            assert_eq!((&*settled.made_from.settings, settled.waits), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_release_waits_for_a_higher_revision_than_that_of_the_pods() {
+        let before = settle(made("one"), None, &json!("asked"), 3);
+
+        let same = settle(made("two"), Some(&there(&before)), &json!("asked"), 3);
+        assert_eq!((same.waits, same.revision), (true, 3));
+        let lower = settle(made("two"), Some(&there(&before)), &json!("asked"), 0);
+        assert_eq!((lower.waits, lower.revision), (true, 3));
+        let higher = settle(made("two"), Some(&there(&before)), &json!("asked"), 4);
+        assert_eq!((higher.waits, higher.revision), (false, 4));
+        assert!(!settle(made("two"), Some(&there(&higher)), &json!("asked"), 4).waits);
+    }
+
+    #[test]
+    fn what_waits_goes_back_to_what_it_was_made_from_when_somebody_changes_it() {
+        let before = settle(made("one"), None, &json!("asked"), 0);
+        let mut set = there(&before);
+        set.spec =
+            Some(serde_json::from_value(json!({"selector": {}, "serviceName": "x", "template": {"spec": {"containers": []}}})).unwrap());
+
+        let settled = settle(made("two"), Some(&set), &json!("asked"), 0);
+
+        assert_eq!(settled.made_from, made("one"));
+    }
+}

@@ -12,6 +12,7 @@ use redoubt_crds::{NodeRole, NodeSet, OnDelete, Resources, Siem, SiemSpec, Stora
 use super::{
     Images,
     dereference::Observed,
+    member,
     name::{SiemName, UnusableName},
     owner::Owner,
     preprocess::{Listener, Prepared},
@@ -44,6 +45,11 @@ impl Valid {
     /// What the names of queues and exchanges begin with.
     pub(crate) fn prefix(&self) -> &str {
         self.siem.broker.external.as_ref().map_or("redoubt", |broker| &broker.prefix)
+    }
+
+    /// What the names of indices and templates begin with.
+    pub(crate) fn store_prefix(&self) -> &str {
+        self.siem.store.external.as_ref().map_or("redoubt", |store| &store.prefix)
     }
 }
 
@@ -127,6 +133,8 @@ pub(crate) enum Objection {
     VolumeCannotShrink { field: String, from: String, to: String },
     #[error("{field} cannot become {to:?}: a volume stays in its class; add another node set, or keep {from:?}")]
     ClassCannotChange { field: String, from: String, to: String },
+    #[error("spec.store.managed.security cannot become {to}: nodes with it and nodes without it cannot be one cluster; set it to {}", !to)]
+    SecurityCannotChange { to: bool },
     #[error("{field} cannot lose {lost}: the nodes hold what that role is for; add a set without it, and then take this one away")]
     RoleCannotGo { field: String, lost: String },
 }
@@ -139,6 +147,7 @@ impl Objection {
             Self::VolumeCannotShrink { .. } => "VolumeCannotShrink",
             Self::ClassCannotChange { .. } => "ClassCannotChange",
             Self::RoleCannotGo { .. } => "RoleCannotGo",
+            Self::SecurityCannotChange { .. } => "SecurityCannotChange",
         }
     }
 }
@@ -157,10 +166,11 @@ pub(crate) fn validate(siem: &Siem, prepared: Prepared, observed: &Observed, ima
     let broker = match managed_broker {
         Some(spec) => {
             let there = observed.children.get(&name.shared().broker());
+            let nodes = member::members(&name.shared().broker(), there.as_ref(), &observed.pods, observed.now);
             check_amounts("spec.broker.managed.resources", &spec.resources)?;
             let storage = "spec.broker.managed.storage";
             Some(Broker {
-                replicas: not_fewer(spec.replicas, there.as_ref(), &mut objections),
+                replicas: not_fewer(spec.replicas, member::replicas(there.as_ref(), &nodes), &mut objections),
                 image: image(spec.image, &images.broker),
                 volume: volume(storage, &spec.storage, there.as_ref(), &mut objections)?,
                 resources: spec.resources,
@@ -182,7 +192,8 @@ pub(crate) fn validate(siem: &Siem, prepared: Prepared, observed: &Observed, ima
                 sets.push(Set { spec: set, volume });
             }
             check_nodes(&sets)?;
-            Some(Store { image: image(spec.image, &images.store), security: spec.security, sets })
+            let security = keep_security(spec.security, &observed.children.all(), &mut objections);
+            Some(Store { image: image(spec.image, &images.store), security, sets })
         }
         None => None,
     };
@@ -235,9 +246,8 @@ fn check_amounts(field: &str, resources: &Resources) -> Result<(), Refusal> {
 }
 
 /// A broker that is there keeps its nodes.
-fn not_fewer(wanted: u16, there: Option<&StatefulSet>, objections: &mut Vec<Objection>) -> u16 {
-    let replicas = there.and_then(|set| set.spec.as_ref()?.replicas).and_then(|replicas| u16::try_from(replicas).ok());
-    let from = replicas.unwrap_or_default();
+fn not_fewer(wanted: u16, there: Option<u16>, objections: &mut Vec<Objection>) -> u16 {
+    let from = there.unwrap_or_default();
     if wanted >= from {
         return wanted;
     }
@@ -256,7 +266,8 @@ fn volume(field: &str, wanted: &Storage, there: Option<&StatefulSet>, objections
     };
     let requests = claim.resources.as_ref().and_then(|resources| resources.requests.as_ref());
     let size = requests.and_then(|requests| Some(requests.get("storage")?.0.clone()));
-    if let Some((from, bytes)) = size.and_then(|size| Some((size.clone(), quantity::bytes(&size)?))).filter(|(_, now)| volume.bytes < *now) {
+    if let Some((from, bytes)) = size.and_then(|size| Some((size.clone(), quantity::bytes(&size)?))).filter(|(_, now)| volume.bytes < *now)
+    {
         let to = std::mem::replace(&mut volume.size, from.clone());
         volume.bytes = bytes;
         objections.push(Objection::VolumeCannotShrink { field: format!("{field}.size"), from, to });
@@ -278,11 +289,23 @@ fn volume(field: &str, wanted: &Storage, there: Option<&StatefulSet>, objections
 /// A set that is there may take on roles, and lose none that its nodes hold something for.
 fn keep_roles(field: &str, set: &mut NodeSet, there: Option<&StatefulSet>, objections: &mut Vec<Objection>) {
     for role in there.map(store::roles_of).unwrap_or_default() {
-        let holds_something = !matches!(role, NodeRole::VotingOnly | NodeRole::Ingest | NodeRole::Ml | NodeRole::RemoteClusterClient | NodeRole::Transform);
+        let holds_something =
+            !matches!(role, NodeRole::VotingOnly | NodeRole::Ingest | NodeRole::Ml | NodeRole::RemoteClusterClient | NodeRole::Transform);
         if holds_something && !set.roles.contains(&role) {
             objections.push(Objection::RoleCannotGo { field: format!("{field}.roles"), lost: store::role_name(role).to_owned() });
             set.roles.push(role);
         }
+    }
+}
+
+/// A cluster that is there keeps its way to speak.
+fn keep_security(wanted: bool, there: &[StatefulSet], objections: &mut Vec<Objection>) -> bool {
+    match there.iter().find_map(store::security_of) {
+        Some(there) if there != wanted => {
+            objections.push(Objection::SecurityCannotChange { to: wanted });
+            there
+        }
+        _ => wanted,
     }
 }
 
@@ -296,3 +319,6 @@ fn check_nodes(sets: &[Set]) -> Result<(), Refusal> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -68,7 +68,12 @@ mod tests {
             ("missing", json!({"a": {"b": 1}}), json!({"a": {}}), true),
             ("a default within an item", json!({"a": [{"b": 1}]}), json!({"a": [{"b": 1, "c": 2}]}), false),
             ("one item more", json!({"a": [1]}), json!({"a": [1, 2]}), true),
-            ("another owner beside", json!({"ownerReferences": [{"uid": "x"}]}), json!({"ownerReferences": [{"uid": "y"}, {"uid": "x"}]}), false),
+            (
+                "another owner beside",
+                json!({"ownerReferences": [{"uid": "x"}]}),
+                json!({"ownerReferences": [{"uid": "y"}, {"uid": "x"}]}),
+                false,
+            ),
             ("nothing is not written down", json!({"a": {}, "b": [], "c": "", "d": {"e": {}}}), json!({}), false),
             ("false is not nothing", json!({"a": false}), json!({}), true),
             ("the same amount", json!({"limits": {"cpu": "1000m"}}), json!({"limits": {"cpu": "1"}}), false),

@@ -51,3 +51,34 @@ pub(crate) fn hash(password: &str) -> String {
     let salt = &Sha256::digest(format!("salt of {password}"))[..4];
     STANDARD.encode([salt, &Sha256::digest([salt, password.as_bytes()].concat())].concat())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_hashed_as_rabbitmq_does() {
+        let decoded = STANDARD.decode(hash("hunter2")).unwrap();
+
+        let (salt, digest) = decoded.split_at(4);
+        assert_eq!(digest, &Sha256::digest([salt, b"hunter2"].concat())[..]);
+        assert_eq!(hash("hunter2"), hash("hunter2"));
+    }
+
+    #[test]
+    fn workers_reach_what_has_their_prefix_and_nothing_else() {
+        let permissions = of_workers("redoubt");
+
+        let may = |what: &str, name: &str| regex::Regex::new(permissions[what].as_str().unwrap()).unwrap().is_match(name);
+        for (what, name, expected) in [
+            ("configure", "redoubt", true),
+            ("read", "redoubt.events.process", true),
+            ("write", "amq.default", true),
+            ("configure", "amq.default", false),
+            ("read", "redoubtable", false),
+            ("write", "other.redoubt", false),
+        ] {
+            assert_eq!(may(what, name), expected, "{what} {name}");
+        }
+    }
+}

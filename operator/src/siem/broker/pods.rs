@@ -47,11 +47,13 @@ exec rabbitmq-server
 "#;
 
 /// Lets a node stop when every queue that has a replica on it keeps its majority without it. Where there is no other node, or the
-/// Service of the nodes is gone since all of it is being deleted, there is nothing to wait for.
-const BEFORE_STOP: &str = r#"end=$(($(date +%s) + PATIENCE))
+/// Service of the nodes is gone since all of it is being deleted, there is nothing to wait for: their addresses tell.
+const BEFORE_STOP: &str = r#"addresses() {
+  { getent ahosts "$NODES" || nslookup "$NODES" | sed -n '/^Name:/,$s/^Address[^:]*: //p'; } 2>/dev/null | cut -d ' ' -f 1 | sort -u
+}
+end=$(($(date +%s) + PATIENCE))
 while [ "$(date +%s)" -lt "$end" ]; do
-  others=$(getent ahosts "$NODES" | cut -d ' ' -f 1 | sort -u | wc -l)
-  [ "$others" -gt 1 ] || exit 0
+  [ "$(addresses | wc -l)" -gt 1 ] || exit 0
   ! timeout 20 rabbitmq-upgrade --quiet --timeout 5 await_online_quorum_plus_one >/dev/null 2>&1 || exit 0
   sleep 1
 done

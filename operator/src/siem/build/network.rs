@@ -19,9 +19,10 @@ use redoubt_crds::in_cluster::{BROKER_PORT, STORE_PORT};
 
 use super::role::{self, HEALTH_PORT};
 use crate::siem::{
-    OperatorPods, broker, store,
+    OperatorPods, broker,
     owner::Component,
     preprocess::{Listener, Transport},
+    store,
     validate::Valid,
 };
 
@@ -147,11 +148,7 @@ fn tcp(ports: &[u16]) -> Vec<NetworkPolicyPort> {
 }
 
 fn port(number: u16, transport: Transport) -> NetworkPolicyPort {
-    NetworkPolicyPort {
-        port: Some(IntOrString::Int(i32::from(number))),
-        protocol: Some(transport.as_str().to_owned()),
-        end_port: None,
-    }
+    NetworkPolicyPort { port: Some(IntOrString::Int(i32::from(number))), protocol: Some(transport.as_str().to_owned()), end_port: None }
 }
 
 /// The port that a URL leads to: its own, or that of its scheme.

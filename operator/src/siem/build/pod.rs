@@ -45,11 +45,8 @@ pub(crate) fn container_security() -> SecurityContext {
 
 /// Pods of these labels are put on different nodes, as far as there are nodes.
 pub(crate) fn apart(pods: LabelSelector) -> Affinity {
-    let term = PodAffinityTerm {
-        label_selector: Some(pods),
-        topology_key: "kubernetes.io/hostname".to_owned(),
-        ..PodAffinityTerm::default()
-    };
+    let term =
+        PodAffinityTerm { label_selector: Some(pods), topology_key: "kubernetes.io/hostname".to_owned(), ..PodAffinityTerm::default() };
     let preferred = vec![WeightedPodAffinityTerm { weight: 100, pod_affinity_term: term }];
     Affinity {
         pod_anti_affinity: Some(PodAntiAffinity {

@@ -40,7 +40,12 @@ pub(crate) struct Purpose {
 }
 
 /// The Secret as it is to be: as it is, while it is good.
-pub(crate) fn keep_or_issue(there: Option<Content>, purpose: &Purpose, authority: &Authority, now: Timestamp) -> Result<Content, NotIssued> {
+pub(crate) fn keep_or_issue(
+    there: Option<Content>,
+    purpose: &Purpose,
+    authority: &Authority,
+    now: Timestamp,
+) -> Result<Content, NotIssued> {
     match there.filter(|there| is_good(there, purpose, authority, now)) {
         Some(there) => Ok(there),
         None => issue(purpose, authority, now),
@@ -67,10 +72,8 @@ fn issue(purpose: &Purpose, authority: &Authority, now: Timestamp) -> Result<Con
     let key = KeyPair::generate()?;
     let certificate = parameters.signed_by(&key, &authority.issuer()?)?;
 
-    let data = BTreeMap::from([
-        (CERTIFICATE.to_owned(), certificate.pem().into_bytes()),
-        (KEY.to_owned(), key.serialize_pem().into_bytes()),
-    ]);
+    let data =
+        BTreeMap::from([(CERTIFICATE.to_owned(), certificate.pem().into_bytes()), (KEY.to_owned(), key.serialize_pem().into_bytes())]);
     let made_of = made_of(purpose, authority, &data);
     let annotations = [(FROM, from.to_string()), (UNTIL, until.to_string()), (MADE_OF, made_of)];
     Ok(Content { annotations: annotations.map(|(key, value)| (key.to_owned(), value)).into(), data })

@@ -45,11 +45,7 @@ const LAY_OUT: &str = "cp -R /usr/share/elasticsearch/config/. /config/\ncp -f /
 pub(crate) fn config_map(owner: &Owner, set: &str, settings: String, initial_masters: Option<&[String]>) -> ConfigMap {
     let mut data = BTreeMap::from([(SETTINGS.to_owned(), settings)]);
     data.extend(initial_masters.map(|masters| (INITIAL_MASTERS.to_owned(), masters.join(","))));
-    ConfigMap {
-        metadata: owner.child(owner.siem.shared().node_set(set), Component::Store),
-        data: Some(data),
-        ..ConfigMap::default()
-    }
+    ConfigMap { metadata: owner.child(owner.siem.shared().node_set(set), Component::Store), data: Some(data), ..ConfigMap::default() }
 }
 
 /// The nodes that a cluster begins with: all that may be master.
@@ -97,11 +93,19 @@ pub(crate) fn made_from(owner: &Owner, store: &Store, set: &Set) -> MadeFrom {
 }
 
 /// A set of so many nodes. Pods of an older template stay until they are deleted one by one.
-pub(crate) fn stateful_set(owner: &Owner, set: &Set, replicas: u16, settled: &Settled, cluster: Option<&str>) -> StatefulSet {
+pub(crate) fn stateful_set(
+    owner: &Owner,
+    store: &Store,
+    set: &Set,
+    replicas: u16,
+    settled: &Settled,
+    cluster: Option<&str>,
+) -> StatefulSet {
     let mut metadata = owner.child(owner.siem.shared().node_set(&set.spec.name), Component::Store);
     metadata.labels.get_or_insert_default().insert(NODE_SET.to_owned(), set.spec.name.clone());
     let cluster = cluster.map(|cluster| (super::CLUSTER.to_owned(), cluster.to_owned()));
-    metadata.annotations = Some([note_roles(&set.spec.roles)].into_iter().chain(cluster).collect());
+    let security = (super::SECURITY.to_owned(), store.security.to_string());
+    metadata.annotations = Some([note_roles(&set.spec.roles), security].into_iter().chain(cluster).collect());
     let mut built = StatefulSet {
         metadata,
         spec: Some(StatefulSetSpec {
@@ -212,10 +216,7 @@ fn environment(owner: &Owner, store: &Store, set: &Set) -> Vec<EnvVar> {
     let mut all = vec![
         pod::env_of_pod("POD_NAME", "metadata.name"),
         pod::env_of_pod("POD_IP", "status.podIP"),
-        from("cluster.initial_master_nodes", EnvVarSource {
-            config_map_key_ref: Some(initial_masters),
-            ..EnvVarSource::default()
-        }),
+        from("cluster.initial_master_nodes", EnvVarSource { config_map_key_ref: Some(initial_masters), ..EnvVarSource::default() }),
     ];
     all.extend(set.spec.heap_bytes.map(|bytes| pod::env("ES_JAVA_OPTS", format!("-Xms{bytes} -Xmx{bytes}"))));
     if store.security {
@@ -246,15 +247,9 @@ fn files_of_config_map(name: String) -> Volume {
 fn certificates(owner: &Owner) -> Volume {
     let secret = |name: String, files: &[&str]| {
         let items = files.iter().map(|file| KeyToPath { key: (*file).to_owned(), path: (*file).to_owned(), mode: None }).collect();
-        VolumeProjection {
-            secret: Some(SecretProjection { name, items: Some(items), optional: None }),
-            ..VolumeProjection::default()
-        }
+        VolumeProjection { secret: Some(SecretProjection { name, items: Some(items), optional: None }), ..VolumeProjection::default() }
     };
-    let sources = vec![
-        secret(owner.siem.store_certificate(), &["tls.crt", "tls.key"]),
-        secret(owner.siem.shared().authority(), &[CA_KEY]),
-    ];
+    let sources = vec![secret(owner.siem.store_certificate(), &["tls.crt", "tls.key"]), secret(owner.siem.shared().authority(), &[CA_KEY])];
     Volume {
         name: "certificates".to_owned(),
         projected: Some(ProjectedVolumeSource { default_mode: Some(0o440), sources: Some(sources) }),
