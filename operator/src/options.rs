@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::siem::OperatorPods;
+
 /// The field manager of all that the operator writes.
 pub const FIELD_MANAGER: &str = "redoubt-operator";
 
@@ -29,7 +31,7 @@ impl Scope {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Images {
     /// Of the roles: ingest, process, correlate, respond.
-    pub workers: String,
+    pub roles: String,
     /// Of RabbitMQ.
     pub broker: String,
     /// Of Elasticsearch.
@@ -45,4 +47,6 @@ pub struct Options {
     pub images: Images,
     /// The pod that this process runs in, as events name it.
     pub instance: String,
+    /// The pods of this operator, where it runs in the cluster.
+    pub pods: Option<OperatorPods>,
 }

@@ -1,6 +1,7 @@
 //! `redoubt-operator run`: watch, judge, build, apply, until told to stop.
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     process::ExitCode,
     sync::Arc,
@@ -10,7 +11,10 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 use kube::Config;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 use tracing_subscriber::EnvFilter;
@@ -21,11 +25,14 @@ use crate::{
     leader,
     metrics::Metrics,
     options::{Images, Options, Scope},
+    siem::{self, OperatorPods},
 };
 
 /// What libraries log by default.
 const QUIET: &str = "kube_runtime=error,kube_client=warn,kube_lease_manager=off";
 
+/// Siems that are reconciled at a time, in each part of the scope.
+const RECONCILES: u16 = 4;
 /// How long what is under way may go on after the order to stop.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
 
@@ -125,7 +132,7 @@ impl Run {
             namespace: self.lease.lease_namespace.clone().unwrap_or_else(|| api.default_namespace.clone()),
             identity: self.instance(),
         });
-        let options = Options { scope, images: self.images.images(), instance: self.instance() };
+        let options = Options { scope, images: self.images.images(), instance: self.instance(), pods: self.pods() };
         let client = client::connect(api.clone(), &metrics)?;
         info!(version = env!("CARGO_PKG_VERSION"), scope = ?options.scope, "the operator starts");
 
@@ -149,6 +156,12 @@ impl Run {
         Ok(Scope::Namespaces(names.into_iter().map(Arc::from).collect()))
     }
 
+    /// Whom NetworkPolicies let in to the servers: the pods of this operator, where it runs in one.
+    fn pods(&self) -> Option<OperatorPods> {
+        let labels = BTreeMap::from([("app.kubernetes.io/name".to_owned(), "redoubt-operator".to_owned())]);
+        self.lease.lease_namespace.clone().map(|namespace| OperatorPods { namespace, labels })
+    }
+
     fn instance(&self) -> String {
         let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok().map(|name| name.trim().to_owned());
         self.pod_name.clone().or_else(host).unwrap_or_else(|| "redoubt-operator".to_owned())
@@ -157,13 +170,24 @@ impl Run {
 
 impl ImageArgs {
     fn images(&self) -> Images {
-        Images { workers: self.image.clone(), broker: self.broker_image.clone(), store: self.store_image.clone() }
+        Images { roles: self.image.clone(), broker: self.broker_image.clone(), store: self.store_image.clone() }
     }
 }
 
 /// All controllers, until one fails or the order to stop.
 async fn work(client: kube::Client, options: Options, metrics: Arc<Metrics>, health: Health, stop: CancellationToken) -> Result<()> {
+    let mut siems = JoinSet::new();
+    for namespace in options.scope.parts() {
+        let options = siem::Options {
+            images: options.images.clone(),
+            operator: options.pods.clone(),
+            namespace: namespace.map(|name| name.to_string()),
+            concurrency: RECONCILES,
+        };
+        siems.spawn(siem::run(client.clone(), options, stop.clone().cancelled_owned()));
+    }
     config::run(client, &options, metrics, health, stop).await?;
+    siems.join_all().await;
     Ok(())
 }
 

@@ -1,0 +1,281 @@
+//! The controller of `Siem`: one resource becomes the running SIEM of its namespace, and stays it.
+//!
+//! A reconcile is six steps, a file each:
+//!
+//! ```text
+//! dereference  reads the cluster                                            async
+//! preprocess   brings what was read into the shape of decisions             pure
+//! validate     lets the Siem through or refuses it                          pure
+//! build        makes objects of it, and cannot fail                         pure
+//! apply        server-side apply, StatefulSets last, then what is no more   async
+//! status       tells what stands                                            async
+//! ```
+//! What is done to the pods of the managed RabbitMQ and Elasticsearch, and in which order, is planned by pure functions as well
+//! ([`broker`], [`store`]): the plan is made anew from what there is each time, so an operator that was killed in the middle goes on
+//! where it stopped. Nothing here waits: what is not possible yet is looked at again.
+//!
+//! Never happens here: a finalizer (all that a Siem has lies in its namespace and goes with it), a Secret in a log, a decision about a
+//! configuration resource.
+
+#![allow(unreachable_pub, reason = "what the crate shares is marked pub(crate), what it offers pub")]
+
+mod apply;
+mod broker;
+mod build;
+mod carry_out;
+mod child;
+mod dereference;
+mod digest;
+mod endpoint;
+mod member;
+mod name;
+mod owner;
+mod preprocess;
+mod quantity;
+mod secret;
+mod status;
+mod store;
+mod template;
+#[cfg(test)]
+mod testing;
+mod validate;
+mod volume;
+
+use std::{collections::BTreeMap, fmt::Debug, future::Future, sync::Arc, time::Duration};
+
+use futures::StreamExt as _;
+use jiff::Timestamp;
+use k8s_openapi::api::{
+    apps::v1::{Deployment, StatefulSet},
+    core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount},
+    networking::v1::NetworkPolicy,
+    policy::v1::PodDisruptionBudget,
+    rbac::v1::{Role, RoleBinding},
+};
+use kube::{
+    Api, Client, Resource,
+    api::PartialObjectMeta,
+    core::DeserializeGuard,
+    runtime::{
+        controller::{Action, Config, Controller},
+        reflector::{ObjectRef, Store},
+        watcher,
+    },
+};
+use redoubt_crds::{LogSource, ResponseAction, Siem};
+use serde::de::DeserializeOwned;
+use tracing::{debug, warn};
+
+pub use crate::options::Images;
+
+use self::{
+    owner::{INSTANCE, MANAGED_BY, MANAGER},
+    status::Known,
+};
+
+/// How long a Siem that changes nothing is left alone, so that certificates are renewed and what the servers say is heard.
+const REST: Duration = Duration::from_secs(60);
+/// How soon it is looked at again while something is being done.
+const SOON: Duration = Duration::from_secs(5);
+/// The pauses after failures grow from the first to the last.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(120));
+
+/// The operator's own pods, as NetworkPolicies know them.
+#[derive(Debug, Clone)]
+pub struct OperatorPods {
+    /// Their namespace.
+    pub namespace: String,
+    /// Their labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// What the controller is given.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// What pods are made from where the Siem does not say.
+    pub images: Images,
+    /// Who is to be let in to the managed servers; nobody where the operator does not run in the cluster.
+    pub operator: Option<OperatorPods>,
+    /// The only namespace to look at; without it, all.
+    pub namespace: Option<String>,
+    /// How many Siems are reconciled at a time.
+    pub concurrency: u16,
+}
+
+/// Why a reconcile has to be tried again.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error(transparent)]
+    Unreadable(#[from] dereference::Unreadable),
+    #[error("cannot make a Secret: {0}")]
+    Secret(#[from] secret::NotMade),
+    #[error("not all could be applied: {0}")]
+    NotApplied(String),
+    #[error("cannot write the status: {0}")]
+    Status(#[source] kube::Error),
+}
+
+struct Context {
+    client: Client,
+    options: Options,
+    /// Failures in a row, by namespace and name. Bounded by the number of Siems that there are.
+    failures: std::sync::Mutex<BTreeMap<(String, String), u32>>,
+}
+
+type Guarded = DeserializeGuard<Siem>;
+
+/// Reconciles the Siems of a namespace, or of all, until the shutdown.
+pub async fn run(client: Client, options: Options, shutdown: impl Future<Output = ()> + Send + Sync + 'static) {
+    let place = Place { client: client.clone(), namespace: options.namespace.clone() };
+    let controller = Controller::new(place.all::<Guarded>(), watcher::Config::default());
+    let config = Config::default().concurrency(options.concurrency).debounce(Duration::from_millis(300));
+    let controller = watch(controller.with_config(config).graceful_shutdown_on(shutdown), &place);
+    let context = Arc::new(Context { client, options, failures: std::sync::Mutex::default() });
+    controller
+        .run(reconcile, again, context)
+        .for_each(|result| async move {
+            if let Err(error) = result {
+                debug!(%error, "a reconcile was not completed");
+            }
+        })
+        .await;
+}
+
+/// Where the controller looks.
+struct Place {
+    client: Client,
+    namespace: Option<String>,
+}
+
+impl Place {
+    fn all<K>(&self) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+    {
+        match &self.namespace {
+            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
+            None => Api::all(self.client.clone()),
+        }
+    }
+}
+
+/// Children, pods and the resources that a Siem is built from wake it.
+fn watch(controller: Controller<Guarded>, place: &Place) -> Controller<Guarded> {
+    let siems = controller.store();
+    let controller = controller.watches(place.all::<PartialObjectMeta<Siem>>(), watcher::Config::default(), of_namespace(siems.clone()));
+    let controller =
+        controller.watches(place.all::<PartialObjectMeta<LogSource>>(), watcher::Config::default(), of_namespace(siems.clone()));
+    let controller =
+        controller.watches(place.all::<PartialObjectMeta<ResponseAction>>(), watcher::Config::default(), of_namespace(siems.clone()));
+    let kept = watcher::Config::default().labels(dereference::LAST_GOOD);
+    let controller = controller.watches(place.all::<PartialObjectMeta<ConfigMap>>(), kept, of_namespace(siems));
+    let controller = watch_children::<ServiceAccount>(controller, place);
+    let controller = watch_children::<Role>(controller, place);
+    let controller = watch_children::<RoleBinding>(controller, place);
+    let controller = watch_children::<NetworkPolicy>(controller, place);
+    let controller = watch_children::<Secret>(controller, place);
+    let controller = watch_children::<ConfigMap>(controller, place);
+    let controller = watch_children::<Service>(controller, place);
+    let controller = watch_children::<PodDisruptionBudget>(controller, place);
+    let controller = watch_children::<Deployment>(controller, place);
+    let controller = watch_children::<StatefulSet>(controller, place);
+    watch_children::<Pod>(controller, place)
+}
+
+/// Only what tells them apart is watched: whatever they hold is read when it is needed.
+fn watch_children<K>(controller: Controller<Guarded>, place: &Place) -> Controller<Guarded>
+where
+    K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope> + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let ours = watcher::Config::default().labels(&format!("{MANAGED_BY}={MANAGER},{INSTANCE}"));
+    controller.watches(place.all::<PartialObjectMeta<K>>(), ours, |child: PartialObjectMeta<K>| {
+        let siem = child.metadata.labels.as_ref().and_then(|labels| labels.get(INSTANCE)).cloned();
+        Some(ObjectRef::new(&siem?).within(child.metadata.namespace.as_deref()?))
+    })
+}
+
+/// Wakes all Siems of a namespace.
+fn of_namespace<K>(siems: Store<Guarded>) -> impl Fn(PartialObjectMeta<K>) -> Vec<ObjectRef<Guarded>> {
+    move |object| {
+        let there = siems.state();
+        let same = there.iter().filter(|siem| siem.meta().namespace == object.metadata.namespace);
+        same.map(|siem| ObjectRef::from_obj(&**siem)).collect()
+    }
+}
+
+/// Looks at one Siem, and does what is to be done now.
+async fn reconcile(siem: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Error> {
+    let meta = siem.meta();
+    let (name, namespace) = (meta.name.clone().unwrap_or_default(), meta.namespace.clone().unwrap_or_default());
+    let (client, options, now) = (&context.client, &context.options, Timestamp::now());
+
+    let observed = dereference::dereference(client, &namespace, &name, now).await?;
+    // As it is now, which may be newer than what woke us.
+    let Some(siem) = observed.siems.iter().find(|there| there.metadata.name.as_ref() == Some(&name)) else {
+        if let Err(invalid) = &siem.0 {
+            warn!(siem = name, namespace, %invalid, "not understood");
+        }
+        return Ok(Action::await_change());
+    };
+    if siem.metadata.deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
+    let prepared = preprocess::preprocess(&name, &namespace, &siem.spec, &observed);
+    let valid = match validate::validate(siem, prepared, &observed, &options.images) {
+        Ok(valid) => valid,
+        Err(refusal) => {
+            let refused = status::of_refused(siem, &refusal, now);
+            status::write(client, siem, &refused).await.map_err(Error::Status)?;
+            return Ok(Action::requeue(REST));
+        }
+    };
+    let plans = carry_out::plan(&valid, &observed).await;
+    let renewed = plans.renew(&valid, now).await;
+    let secrets = secret::complete(&valid, &observed.children, renewed, now)?;
+    let sizes = plans.sizes(&valid, &observed);
+    let built = build::build(&valid, &observed.children, &secrets, &sizes, options.operator.as_ref());
+    let mut applied = apply::apply(client, &valid.owner, &built, &observed.children).await;
+    let all_stand = applied.failures.is_empty();
+    applied.failures.extend(plans.carry_out(client, &valid, &observed, all_stand).await);
+
+    let known = Known {
+        valid: &valid,
+        built: &built,
+        applied: &applied,
+        pods: &observed.pods,
+        operations: plans.operations(),
+        complaints: plans.complaints(),
+    };
+    let told = status::of_applied(siem, known, now);
+    status::write(client, siem, &told).await.map_err(Error::Status)?;
+    if let Some(failure) = applied.failures.first() {
+        return Err(Error::NotApplied(failure.clone()));
+    }
+    context.forget(&namespace, &name);
+    Ok(Action::requeue(if told.operations.is_empty() { REST } else { SOON }))
+}
+
+/// When to try again: the longer it has failed, the later.
+fn again(siem: Arc<Guarded>, error: &Error, context: Arc<Context>) -> Action {
+    let meta = siem.meta();
+    let (name, namespace) = (meta.name.clone().unwrap_or_default(), meta.namespace.clone().unwrap_or_default());
+    let failures = context.count(&namespace, &name);
+    let pause = PAUSES.0.saturating_mul(1 << failures.min(10)).min(PAUSES.1);
+    warn!(siem = name, namespace, %error, again_in = ?pause, "cannot be reconciled");
+    Action::requeue(pause)
+}
+
+impl Context {
+    fn count(&self, namespace: &str, name: &str) -> u32 {
+        let Ok(mut failures) = self.failures.lock() else { return 0 };
+        let count = failures.entry((namespace.to_owned(), name.to_owned())).or_default();
+        *count = count.saturating_add(1);
+        *count - 1
+    }
+
+    fn forget(&self, namespace: &str, name: &str) {
+        if let Ok(mut failures) = self.failures.lock() {
+            failures.remove(&(namespace.to_owned(), name.to_owned()));
+        }
+    }
+}

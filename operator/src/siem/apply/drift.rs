@@ -1,0 +1,88 @@
+//! Whether an object is as it is to be. The API server fills in defaults and others add their own fields, so more may be there than is
+//! wanted; what is wanted must be there.
+
+use serde_json::Value;
+
+use crate::siem::quantity;
+
+/// Whether something of what is wanted is missing or otherwise.
+pub(super) fn differs(wanted: &Value, there: &Value) -> bool {
+    !holds(&mut Vec::new(), wanted, there)
+}
+
+fn holds<'a>(path: &mut Vec<&'a str>, wanted: &'a Value, there: &Value) -> bool {
+    match (wanted, there) {
+        // The API server does not write down what is empty.
+        (wanted, Value::Null) => is_empty(wanted),
+        (Value::Object(wanted), Value::Object(there)) => wanted.iter().all(|(key, wanted)| {
+            path.push(key);
+            let same = holds(path, wanted, there.get(key).unwrap_or(&Value::Null));
+            path.pop();
+            same
+        }),
+        (Value::Array(wanted), Value::Array(there)) if path.ends_with(&["ownerReferences"]) => {
+            wanted.iter().all(|wanted| there.iter().any(|there| holds(path, wanted, there)))
+        }
+        (Value::Array(wanted), Value::Array(there)) => {
+            wanted.len() == there.len() && wanted.iter().zip(there).all(|(wanted, there)| holds(path, wanted, there))
+        }
+        (Value::String(wanted), Value::String(there)) => wanted == there || (is_amount(path) && same_amount(wanted, there)),
+        (wanted, there) => wanted == there,
+    }
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Object(fields) => fields.values().all(is_empty),
+        Value::Array(items) => items.is_empty(),
+        Value::String(text) => text.is_empty(),
+        Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+/// Whether the value here is an amount, which the API server writes its own way.
+fn is_amount(path: &[&str]) -> bool {
+    match path {
+        [.., "requests" | "limits", _] | [.., "sizeLimit"] => true,
+        _ => false,
+    }
+}
+
+fn same_amount(one: &str, other: &str) -> bool {
+    quantity::thousandths(one).is_some_and(|amount| Some(amount) == quantity::thousandths(other))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_object_differs_when_something_wanted_is_missing_or_otherwise() {
+        let cases = [
+            ("the same", json!({"a": 1}), json!({"a": 1}), false),
+            ("a default was filled in", json!({"a": {"b": 1}}), json!({"a": {"b": 1, "c": 2}, "d": 3}), false),
+            ("another value", json!({"a": 1}), json!({"a": 2}), true),
+            ("missing", json!({"a": {"b": 1}}), json!({"a": {}}), true),
+            ("a default within an item", json!({"a": [{"b": 1}]}), json!({"a": [{"b": 1, "c": 2}]}), false),
+            ("one item more", json!({"a": [1]}), json!({"a": [1, 2]}), true),
+            (
+                "another owner beside",
+                json!({"ownerReferences": [{"uid": "x"}]}),
+                json!({"ownerReferences": [{"uid": "y"}, {"uid": "x"}]}),
+                false,
+            ),
+            ("nothing is not written down", json!({"a": {}, "b": [], "c": "", "d": {"e": {}}}), json!({}), false),
+            ("false is not nothing", json!({"a": false}), json!({}), true),
+            ("the same amount", json!({"limits": {"cpu": "1000m"}}), json!({"limits": {"cpu": "1"}}), false),
+            ("another amount", json!({"limits": {"cpu": "1000m"}}), json!({"limits": {"cpu": "2"}}), true),
+            ("a text that looks like an amount", json!({"value": "1000m"}), json!({"value": "1"}), true),
+        ];
+
+        for (name, wanted, there, expected) in cases {
+            assert_eq!(differs(&wanted, &there), expected, "{name}");
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! The managed RabbitMQ: its configuration, its pods, and what is done to them in which order.
+//!
+//! Its nodes are pods of one StatefulSet that start side by side and find each other by name. An empty node other than the first waits for
+//! the first, so that two never start two clusters. Clients come over TLS only; between the nodes there is Erlang's protocol, which only
+//! they may reach and for which they need the cookie.
+
+pub(crate) mod config;
+mod definitions;
+mod management;
+pub(crate) mod plan;
+pub(crate) mod pods;
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use redoubt_crds::in_cluster::CA_KEY;
+use tracing::{info, warn};
+
+pub(crate) use self::definitions::definitions;
+use self::{
+    definitions::{VHOST, of_admins, of_workers},
+    management::Answers,
+    plan::{Plan, State, Step},
+};
+use super::{
+    dereference::Observed,
+    endpoint::{Endpoint, NoAnswer, Server},
+    member::{self, Member, Phase},
+    secret::{self, account::Account, random::NoRandomness},
+    validate::{Broker, Valid},
+};
+
+/// Port of the management API, TLS only.
+pub(crate) const MANAGEMENT_PORT: u16 = 15671;
+/// Port of the metrics, TLS only.
+pub(crate) const METRICS_PORT: u16 = 15691;
+/// Ports between the nodes: Erlang's port mapper, and its protocol.
+pub(crate) const BETWEEN_NODES: [u16; 2] = [4369, 25672];
+/// Key of the cookie in the Secret of the nodes.
+pub(crate) const COOKIE: &str = "erlang-cookie";
+/// Key of the users in the Secret of the nodes.
+pub(crate) const DEFINITIONS: &str = "definitions.json";
+
+/// What runs, and what it says of itself.
+#[derive(Default)]
+pub(crate) struct Seen {
+    members: Vec<Member>,
+    answers: Option<Answers>,
+    /// The node that answered.
+    node: Option<Endpoint>,
+}
+
+/// Why users could not be made anew.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotRenewed {
+    #[error(transparent)]
+    Randomness(#[from] NoRandomness),
+    #[error("RabbitMQ {0}")]
+    NoAnswer(#[from] NoAnswer),
+}
+
+/// Looks at the pods, and asks the nodes that are ready.
+pub(crate) async fn observe(valid: &Valid, observed: &Observed) -> Seen {
+    let name = valid.owner.siem.shared().broker();
+    let set: Option<StatefulSet> = observed.children.get(&name);
+    let mut seen = Seen { members: member::members(&name, set.as_ref(), &observed.pods, observed.now), ..Seen::default() };
+    let authority = secret::content(&observed.children, &valid.owner.siem.shared().authority());
+    let login = secret::kept_account(&observed.children, &valid.owner.siem.broker_admin());
+    let (Some(authority), Some(login)) = (authority.and_then(|content| content.data.get(CA_KEY).cloned()), login) else { return seen };
+    for member in seen.members.iter().filter(|member| member.phase == Phase::Ready) {
+        let host = format!("{}.{}.{}.svc", member.name, valid.owner.siem.broker_nodes(), valid.owner.namespace);
+        let Some(address) = member.address else { continue };
+        let server = Server { host: &host, address, port: MANAGEMENT_PORT };
+        let asked = match Endpoint::new(server, Some(&authority), Some(&login)) {
+            Ok(node) => ask(node, member, &mut seen.answers, &mut seen.node).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = asked {
+            warn!(pod = member.name, namespace = valid.owner.namespace, %error, "RabbitMQ gives no answer");
+        }
+    }
+    seen
+}
+
+/// Asks the first node for what it knows of all, and each whether it can be done without.
+async fn ask(node: Endpoint, member: &Member, answers: &mut Option<Answers>, first: &mut Option<Endpoint>) -> Result<(), NoAnswer> {
+    let critical = management::is_quorum_critical(&node).await?;
+    let known = match answers {
+        Some(known) => known,
+        None => answers.insert(management::ask(&node).await?),
+    };
+    known.critical.insert(member.name.clone(), critical);
+    first.get_or_insert(node);
+    Ok(())
+}
+
+impl Seen {
+    /// What is to be done now.
+    pub(crate) fn plan(&self, valid: &Valid, broker: &Broker, observed: &Observed) -> Plan {
+        let (owner, name) = (&valid.owner, valid.owner.siem.shared());
+        let worker = secret::kept_account(&observed.children, &name.broker_user());
+        let admin = secret::kept_account(&observed.children, &owner.siem.broker_admin());
+        let nodes: Vec<String> = (0..broker.replicas).map(|ordinal| config::node(owner, ordinal)).collect();
+        plan::plan(State {
+            set: &name.broker(),
+            members: &self.members,
+            nodes: &nodes,
+            answers: self.answers.as_ref(),
+            accounts: worker.as_ref().zip(admin.as_ref()),
+            revision: &broker.credentials_revision,
+            now: observed.now,
+        })
+    }
+
+    /// What keeps it from its work, by its own word.
+    pub(crate) fn complaints(&self) -> Vec<String> {
+        self.answers.as_ref().map(|answers| answers.alarms.clone()).unwrap_or_default()
+    }
+
+    /// Makes the new users that the plan asks for, before any Secret names them.
+    pub(crate) async fn renew(
+        &self,
+        plan: &Plan,
+        valid: &Valid,
+        broker: &Broker,
+        now: jiff::Timestamp,
+    ) -> Result<Option<(Account, Account)>, NotRenewed> {
+        let Some(node) = self.node.as_ref().filter(|_| plan.steps.contains(&Step::RenewAccounts)) else { return Ok(None) };
+        let worker = Account::new("redoubt", &broker.credentials_revision, now)?;
+        let admin = Account::new("redoubt-admin", &broker.credentials_revision, now)?;
+        management::make_users(node, &worker, &admin, valid.prefix()).await?;
+        info!(siem = valid.owner.siem.as_str(), namespace = valid.owner.namespace, "RabbitMQ has new users");
+        Ok(Some((worker, admin)))
+    }
+
+    /// Does what the plan asks of the server. Pods are not its matter.
+    pub(crate) async fn tell(&self, plan: &Plan) -> Result<(), NoAnswer> {
+        let Some(node) = &self.node else { return Ok(()) };
+        for step in &plan.steps {
+            match step {
+                Step::Close(connections) => {
+                    for connection in connections {
+                        management::close(node, connection).await?;
+                    }
+                }
+                Step::RemoveUsers(users) => {
+                    for user in users {
+                        management::remove_user(node, user).await?;
+                    }
+                }
+                Step::AddReplica { queue, node: to } => management::add_replica(node, queue, to).await?,
+                Step::Restart { .. } | Step::RenewAccounts => {}
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,259 @@
+//! Step six: what the Siem's status says, from what was applied and from nothing else. It is written only when it says something new.
+//!
+//! - `Ready`: it takes events in and finds alerts. Of every part at least as much runs as is needed for that.
+//! - `Progressing`: something is being changed, and goes on.
+//! - `Degraded`: something that should run does not, or the Siem asks for something in vain.
+//! - `RestartPending`: this release would make pods of the managed servers differently, and waits for `spec.templateRevision`.
+
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::{
+        apps::v1::{Deployment, StatefulSet},
+        core::v1::Pod,
+    },
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+};
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams},
+};
+use redoubt_crds::{Operation, Siem, SiemStatus};
+use serde_json::json;
+
+use super::{
+    apply::Applied,
+    build::{self, Built},
+    owner::{Component, MANAGER},
+    validate::{Refusal, Valid},
+};
+
+/// Longest message of a condition, in characters.
+const LONGEST: usize = 1024;
+/// Most operations that a status lists.
+const MOST_OPERATIONS: usize = 64;
+/// Why a container waits that will not start by waiting.
+const HOPELESS: [&str; 6] =
+    ["CrashLoopBackOff", "ImagePullBackOff", "ErrImagePull", "InvalidImageName", "CreateContainerConfigError", "RunContainerError"];
+
+/// What is true of a Siem, with the reason and the words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Finding {
+    type_: &'static str,
+    status: bool,
+    reason: &'static str,
+    message: String,
+}
+
+/// What is known when all is applied.
+pub(crate) struct Known<'a> {
+    pub(crate) valid: &'a Valid,
+    pub(crate) built: &'a Built,
+    pub(crate) applied: &'a Applied,
+    pub(crate) pods: &'a [Pod],
+    /// What is being done to the managed servers.
+    pub(crate) operations: Vec<Operation>,
+    /// What a managed server lacks to do its work, by its own word.
+    pub(crate) complaints: Vec<String>,
+}
+
+/// The status of a Siem that is refused.
+pub(crate) fn of_refused(siem: &Siem, refusal: &Refusal, now: Timestamp) -> SiemStatus {
+    let finding = |type_, status| Finding { type_, status, reason: refusal.reason(), message: refusal.to_string() };
+    let findings = [finding("Ready", false), finding("Progressing", false), finding("Degraded", true)];
+    let kept = siem.status.clone().unwrap_or_default();
+    SiemStatus { operations: Vec::new(), ..status(siem, findings.into(), kept, now) }
+}
+
+/// The status of a Siem whose objects were applied.
+pub(crate) fn of_applied(siem: &Siem, known: Known<'_>, now: Timestamp) -> SiemStatus {
+    let missing = missing(&known);
+    let degraded = degraded(&known);
+    let moving = moving(&known);
+    let ready = match missing.first() {
+        None => Finding { type_: "Ready", status: true, reason: "Running", message: "takes events in and finds alerts".to_owned() },
+        Some(first) => Finding { type_: "Ready", status: false, reason: "NotRunning", message: first.clone() },
+    };
+    let progressing = match moving.first() {
+        None => Finding { type_: "Progressing", status: false, reason: "Settled", message: "all is as it is to be".to_owned() },
+        Some(first) => Finding { type_: "Progressing", status: true, reason: "Changing", message: first.clone() },
+    };
+    let degraded = degraded.unwrap_or_else(|| Finding {
+        type_: "Degraded",
+        status: false,
+        reason: "AsExpected",
+        message: "what should run runs, or is about to".to_owned(),
+    });
+    let pending = match known.built.waiting.as_slice() {
+        [] => Finding { type_: "RestartPending", status: false, reason: "UpToDate", message: "no restart waits".to_owned() },
+        sets => Finding {
+            type_: "RestartPending",
+            status: true,
+            reason: "NewRelease",
+            message: format!(
+                "this release of the operator makes the pods of {} differently; to have them restarted, set spec.templateRevision to {} or more",
+                sets.join(", "),
+                known.built.revision.unwrap_or_default().saturating_add(1)
+            ),
+        },
+    };
+    let mut operations = known.operations;
+    operations.truncate(MOST_OPERATIONS);
+    let kept = SiemStatus { operations, template_revision: known.built.revision, ..siem.status.clone().unwrap_or_default() };
+    status(siem, vec![ready, progressing, degraded, pending], kept, now)
+}
+
+/// Writes the status, if it says something new.
+pub(crate) async fn write(client: &Client, siem: &Siem, status: &SiemStatus) -> Result<(), kube::Error> {
+    if siem.status.as_ref() == Some(status) {
+        return Ok(());
+    }
+    let (name, namespace) = (siem.metadata.name.as_deref().unwrap_or_default(), siem.metadata.namespace.as_deref().unwrap_or_default());
+    let api: Api<Siem> = Api::namespaced(client.clone(), namespace);
+    // What is empty is written out, or it would stay as it was.
+    let patch = json!({"status": {
+        "observedGeneration": status.observed_generation,
+        "conditions": status.conditions,
+        "operations": status.operations,
+        "templateRevision": status.template_revision,
+    }});
+    let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+    api.patch_status(name, &params, &Patch::Merge(&patch)).await.map(drop)
+}
+
+fn status(siem: &Siem, findings: Vec<Finding>, kept: SiemStatus, now: Timestamp) -> SiemStatus {
+    let mut conditions = kept.conditions;
+    for finding in findings {
+        let value = if finding.status { "True" } else { "False" };
+        let before = conditions.iter().find(|condition| condition.type_ == finding.type_);
+        let since = before.filter(|before| before.status == value).map_or(Time(now), |before| before.last_transition_time.clone());
+        let condition = Condition {
+            type_: finding.type_.to_owned(),
+            status: value.to_owned(),
+            reason: finding.reason.to_owned(),
+            message: finding.message.chars().take(LONGEST).collect(),
+            observed_generation: siem.metadata.generation,
+            last_transition_time: since,
+        };
+        match conditions.iter_mut().find(|there| there.type_ == finding.type_) {
+            Some(there) => *there = condition,
+            None => conditions.push(condition),
+        }
+    }
+    SiemStatus { observed_generation: siem.metadata.generation, conditions, ..kept }
+}
+
+/// What keeps the SIEM from taking events in and finding alerts.
+fn missing(known: &Known<'_>) -> Vec<String> {
+    let Known { valid, applied, .. } = known;
+    let names = valid.owner.siem.shared();
+    let mut missing = Vec::new();
+    let servers = valid.broker.iter().map(|_| names.broker());
+    for name in servers {
+        let (ready, wanted) = readiness(applied.stateful_set(&name).as_ref());
+        if ready * 2 <= wanted {
+            missing.push(format!("{name}: {ready} of {wanted} nodes are ready, more than half are needed"));
+        }
+    }
+    if let Some(store) = &valid.store {
+        let sets = || store.sets.iter().map(|set| (&set.spec, readiness(applied.stateful_set(&names.node_set(&set.spec.name)).as_ref())));
+        let (ready, wanted) = sets().filter(|(set, _)| set.may_be_master()).fold((0, 0), |sum, (_, set)| (sum.0 + set.0, sum.1 + set.1));
+        if ready * 2 <= wanted {
+            missing.push(format!("{}: {ready} of {wanted} nodes that may be master are ready, more than half are needed", names.store()));
+        }
+        if !sets().any(|(set, (ready, _))| set.holds_data() && ready > 0) {
+            missing.push(format!("{}: no node that holds data is ready", names.store()));
+        }
+    }
+    missing.extend(known.complaints.iter().cloned());
+    for role in Component::ROLES {
+        let name = names.role(role.as_str());
+        let deployment: Option<Deployment> = applied.children.get(&name);
+        let status = deployment.and_then(|deployment| deployment.status).unwrap_or_default();
+        if status.available_replicas.unwrap_or_default() == 0 {
+            missing.push(format!("{name}: no pod is ready{}", why_not(known.pods, role)));
+        }
+    }
+    missing
+}
+
+/// What is being changed.
+fn moving(known: &Known<'_>) -> Vec<String> {
+    let Known { valid, applied, .. } = known;
+    let names = valid.owner.siem.shared();
+    let mut moving: Vec<String> = known
+        .operations
+        .iter()
+        .map(|operation| {
+            let held = if operation.waits_for.is_empty() { String::new() } else { format!(", waits for {}", operation.waits_for) };
+            format!("{} of {}{held}", operation.name, operation.target)
+        })
+        .collect();
+    for role in Component::ROLES {
+        let deployment: Option<Deployment> = applied.children.get(&names.role(role.as_str()));
+        if let Some(deployment) = deployment.filter(|deployment| !build::is_rolled_out(deployment)) {
+            let status = deployment.status.unwrap_or_default();
+            let wanted = deployment.spec.and_then(|spec| spec.replicas).unwrap_or(1);
+            let (updated, available) = (status.updated_replicas.unwrap_or_default(), status.available_replicas.unwrap_or_default());
+            moving.push(format!("{}: {updated} of {wanted} pods are new, {available} are ready", names.role(role.as_str())));
+        }
+    }
+    for name in managed(valid) {
+        let (ready, wanted) = readiness(applied.stateful_set(&name).as_ref());
+        if ready != wanted {
+            moving.push(format!("{name}: {ready} of {wanted} nodes are ready"));
+        }
+    }
+    moving
+}
+
+/// What should run and does not.
+fn degraded(known: &Known<'_>) -> Option<Finding> {
+    let found = |reason, message| Some(Finding { type_: "Degraded", status: true, reason, message });
+    if let Some(failure) = known.applied.failures.first() {
+        return found("NotApplied", failure.clone());
+    }
+    if let Some(objection) = known.valid.objections.first() {
+        return found(objection.reason(), objection.to_string());
+    }
+    if let Some((pod, reason)) = known.pods.iter().find_map(|pod| Some((pod, hopeless(pod)?))) {
+        return found("PodFails", format!("{}: {reason}", pod.metadata.name.as_deref().unwrap_or_default()));
+    }
+    None
+}
+
+fn managed(valid: &Valid) -> Vec<String> {
+    let names = valid.owner.siem.shared();
+    let broker = valid.broker.iter().map(|_| names.broker());
+    let sets = valid.store.iter().flat_map(|store| &store.sets).map(|set| names.node_set(&set.spec.name));
+    broker.chain(sets).collect()
+}
+
+/// How many pods are ready, of how many.
+fn readiness(set: Option<&StatefulSet>) -> (i32, i32) {
+    let wanted = set.and_then(|set| set.spec.as_ref()?.replicas).unwrap_or(1);
+    let ready = set.and_then(|set| set.status.as_ref()?.ready_replicas).unwrap_or_default();
+    (ready, wanted)
+}
+
+fn why_not(pods: &[Pod], component: Component) -> String {
+    let of_component = |pod: &&Pod| {
+        let labels = pod.metadata.labels.as_ref();
+        labels.and_then(|labels| labels.get(super::owner::COMPONENT)).is_some_and(|found| found == component.as_str())
+    };
+    pods.iter().filter(of_component).find_map(hopeless).map_or_else(String::new, |reason| format!(": {reason}"))
+}
+
+/// Why a pod will not become ready by itself.
+pub(crate) fn hopeless(pod: &Pod) -> Option<String> {
+    let status = pod.status.as_ref()?;
+    let containers = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
+    let waiting = containers.filter_map(|container| container.state.as_ref()?.waiting.as_ref()?.reason.clone());
+    if let Some(reason) = waiting.into_iter().find(|reason| HOPELESS.contains(&reason.as_str())) {
+        return Some(reason);
+    }
+    let scheduled = status.conditions.iter().flatten().find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
+    scheduled.and_then(|condition| condition.message.clone())
+}
+
+#[cfg(test)]
+mod tests;
