@@ -4,6 +4,7 @@
 //! file stand. What is not of Redoubt's API group is passed over, so that resources may lie beside other manifests.
 
 mod locate;
+mod secrets;
 
 use std::{fmt, path::Path, path::PathBuf, sync::Arc};
 
@@ -12,6 +13,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::diagnostic::{Diagnostic, Level, Location, Problem};
+
+pub use secrets::referenced_secrets;
 
 /// The kinds of resources, in the order in which they depend on each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -129,6 +132,23 @@ pub struct File {
     pub incomplete: bool,
 }
 
+impl File {
+    fn add(&mut self, read: Result<Option<Resource>, Vec<Diagnostic>>) {
+        match read {
+            Ok(resource) => self.resources.extend(resource),
+            Err(found) => {
+                for diagnostic in &found {
+                    match &diagnostic.resource {
+                        Some((kind, name)) => self.refused.extend(Kind::of(kind).map(|kind| (kind, name.clone()))),
+                        None => self.incomplete = true,
+                    }
+                }
+                self.diagnostics.extend(found);
+            }
+        }
+    }
+}
+
 /// Reads the resources of one file.
 #[must_use]
 pub fn read(path: &Path, text: &str) -> File {
@@ -140,19 +160,17 @@ pub fn read(path: &Path, text: &str) -> File {
             Ok(value) => read_document(&origin, value),
             Err(error) => Err(vec![not_yaml(&origin, &error)]),
         };
-        match read {
-            Ok(resource) => file.resources.extend(resource),
-            Err(found) => {
-                for diagnostic in &found {
-                    match &diagnostic.resource {
-                        Some((kind, name)) => file.refused.extend(Kind::of(kind).map(|kind| (kind, name.clone()))),
-                        None => file.incomplete = true,
-                    }
-                }
-                file.diagnostics.extend(found);
-            }
-        }
+        file.add(read);
     }
+    file
+}
+
+/// Reads one resource that came as a value, from the API of Kubernetes. `text` is the YAML in which places are told; where it is empty,
+/// every place is its first line.
+#[must_use]
+pub fn read_value(path: &Path, value: Value, text: &str) -> File {
+    let mut file = File::default();
+    file.add(read_document(&Origin { file: Arc::new(path.to_owned()), text: Arc::from(text), lines_before: 0 }, value));
     file
 }
 
@@ -224,7 +242,7 @@ fn read_spec(kind: Kind, value: Value, origin: &Origin) -> Result<Spec, Box<Diag
 /// A value as its type. Only where that fails is the text read a second time, by the type, for the line and column of the fault.
 fn typed<T: DeserializeOwned>(value: Value, origin: &Origin) -> Result<T, Box<Diagnostic>> {
     serde_json::from_value(value).map_err(|plain| {
-        let located = serde_saphyr::from_str::<T>(&origin.text).err();
+        let located = (!origin.text.is_empty()).then(|| serde_saphyr::from_str::<T>(&origin.text).err()).flatten();
         let (message, place) = located.as_ref().map_or_else(|| (plain.to_string(), (1, 1)), locate::describe);
         Box::new(refusal(origin.at(place), message))
     })
@@ -286,12 +304,13 @@ mod tests {
             ),
             (
                 "apiVersion: redoubt.dev/v1alpha1\nkind: Watchlist\nmetadata: {name: a}\nspec:\n  match: exact\n  entrys: []\n",
-                "siem.yaml:6:3: Watchlist/a: ",
+                "siem.yaml:6:3: Watchlist/a: unknown field `entrys`, expected one of match, entries",
             ),
         ] {
             let file = read_text(text);
 
             assert!(first(&file).starts_with(expected), "expected {expected}\n     got {}", first(&file));
+            assert!(!first(&file).contains(" at line "), "the place is told twice: {}", first(&file));
         }
     }
 
@@ -301,6 +320,27 @@ mod tests {
 
         assert!(file.resources.is_empty());
         assert!(file.diagnostics.is_empty());
+    }
+
+    #[test]
+    fn a_value_is_read_as_its_text_is() {
+        for text in [
+            WATCHLIST,
+            "apiVersion: redoubt.dev/v1alpha1\nkind: Watchlist\nmetadata: {name: a}\nspec:\n  match: exactly\n",
+            "apiVersion: redoubt.dev/v1alpha1\nkind: Watchlist\nmetadata: {name: a}\nspec:\n  match: 7\n",
+        ] {
+            let value: Value = serde_saphyr::from_str(text).unwrap();
+
+            let with_places = read_value(Path::new("siem.yaml"), value.clone(), text);
+            let without = read_value(Path::new("siem.yaml"), value, "");
+
+            let file = read_text(text);
+            assert_eq!(with_places.diagnostics, file.diagnostics);
+            assert_eq!(with_places.refused, file.refused);
+            assert_eq!(with_places.resources.len(), file.resources.len());
+            assert_eq!(without.diagnostics.len(), file.diagnostics.len());
+            assert!(without.diagnostics.iter().all(|diagnostic| diagnostic.location.line == 1));
+        }
     }
 
     #[test]

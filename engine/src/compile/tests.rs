@@ -195,3 +195,49 @@ fn an_event_of_a_source_that_is_gone_is_kept_as_a_dead_letter() {
 
     assert!(matches!(outcome, Outcome::DeadLetter { reason } if reason == "LogSource/app is gone"));
 }
+
+const ACTION: &str = "
+apiVersion: redoubt.dev/v1alpha1
+kind: ResponseAction
+metadata: {name: call}
+spec: {alerts: {rules: [brute-force]}, log: {}}
+";
+
+#[test]
+fn a_warning_stands_as_long_as_its_reason_does() {
+    let with_action = input(&[("a.yaml", SOURCE), ("b.yaml", ACTION)]);
+    let first = compile(&with_action, None);
+
+    let second = compile(&with_action, Some(&first.plan));
+
+    assert_eq!(messages(&first), messages(&second));
+    assert!(messages(&first)[0].contains("AlertRule/brute-force does not run"), "{:?}", messages(&first));
+}
+
+#[test]
+fn a_rule_that_is_judged_apart_is_known() {
+    let mut with_action = input(&[("b.yaml", ACTION)]);
+    with_action.apart.insert((Kind::AlertRule, "brute-force".to_owned()));
+
+    assert_eq!(messages(&compile(&with_action, None)), [""; 0]);
+}
+
+#[test]
+fn a_rule_by_itself_is_judged_as_it_is_among_others() {
+    let rule = |condition: &str, fires: bool| {
+        format!(
+            "apiVersion: redoubt.dev/v1alpha1\nkind: AlertRule\nmetadata: {{name: r}}\nspec:\n  sigma:\n    title: t\n    logsource: {{product: p}}\n    \
+             detection: {{s: {{a: 1}}, condition: {condition}}}\n  tests: [{{name: one, events: [{{details: {{a: 1}}}}], expect: {{fires: {fires}}}}}]\n"
+        )
+    };
+    for (text, errors, outcomes) in [(rule("s", true), 0, 1), (rule("s", false), 1, 1), (rule("s and", true), 1, 0)] {
+        let alone = input(&[("r.yaml", &text)]);
+
+        let judged = judge(&alone.resources[0]);
+
+        let compiled = compile(&alone, None);
+        assert_eq!(judged.diagnostics, compiled.diagnostics, "{text}");
+        assert_eq!((judged.diagnostics.len(), judged.tests.len()), (errors, outcomes), "{text}\n{:?}", judged.diagnostics);
+        assert_eq!(judged.tests, compiled.tests.into_iter().flat_map(|tests| tests.outcomes).collect::<Vec<_>>());
+    }
+}
