@@ -18,3 +18,4 @@ pub mod health;
 pub mod leader;
 pub mod metrics;
 pub mod options;
+pub mod permissions;
