@@ -20,3 +20,4 @@ pub mod leader;
 pub mod metrics;
 pub mod options;
 pub mod siem;
+pub mod permissions;
