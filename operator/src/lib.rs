@@ -19,5 +19,5 @@ pub mod health;
 pub mod leader;
 pub mod metrics;
 pub mod options;
-pub mod siem;
 pub mod permissions;
+pub mod siem;
