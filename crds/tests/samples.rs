@@ -2,22 +2,18 @@
 
 #![allow(clippy::unwrap_used, reason = "these are tests, though clippy does not see that of their helpers")]
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use redoubt_crds::{AlertRule, Enrichment, LogSource, ResponseAction, Siem, Watchlist, definitions, generate, validate};
 use serde::Deserialize as _;
 use serde_json::Value;
 
 fn examples(kind: &str) -> Vec<Value> {
-    documents(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(generate::example_path(kind)))
+    documents(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(generate::example_path(kind)))
 }
 
-fn documents(path: PathBuf) -> Vec<Value> {
-    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+fn documents(path: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     serde_yaml::Deserializer::from_str(&text).map(|document| Value::deserialize(document).unwrap()).collect()
 }
 
@@ -54,7 +50,8 @@ fn whole_installations_are_valid_resource_by_resource() {
     let kinds: BTreeSet<String> = definitions().iter().map(|definition| definition.spec.names.kind.clone()).collect();
     for folder in ["quickstart", "production"] {
         let files = fs::read_dir(samples.join(folder)).unwrap().map(|entry| entry.unwrap().path());
-        let resources: Vec<Value> = files.flat_map(documents).filter(|object| object["apiVersion"] == redoubt_crds::API_VERSION).collect();
+        let resources: Vec<Value> =
+            files.flat_map(|path| documents(&path)).filter(|object| object["apiVersion"] == redoubt_crds::API_VERSION).collect();
 
         assert!(resources.iter().any(|resource| resource["kind"] == "Siem"), "{folder} has no Siem");
         for resource in resources {

@@ -285,6 +285,7 @@ async fn reconcile(siem: Arc<Guarded>, context: Arc<Context>) -> Result<Action, 
 }
 
 /// When to try again: the longer it has failed, the later.
+#[expect(clippy::needless_pass_by_value, reason = "the Controller's way to call it")]
 fn again(siem: Arc<Guarded>, error: &Error, context: Arc<Context>) -> Action {
     let meta = siem.meta();
     let (name, namespace) = (meta.name.clone().unwrap_or_default(), meta.namespace.clone().unwrap_or_default());
