@@ -98,7 +98,7 @@ async fn denied(client: &Client, places: &[Option<&str>]) -> Result<Vec<String>>
         let allowed = allowed(client, place, permission).await?;
         anyhow::Ok((!allowed).then(|| {
             let place = place.map_or_else(|| "in all namespaces".to_owned(), |name| format!("in the namespace {name}"));
-            format!("{permission} is not allowed {place}: the chart's Role or ClusterRole of this release gives that right.")
+            format!("No right to {permission} {place}: the Role or ClusterRole of this release's chart gives it.")
         }))
     });
     let answers: Vec<Option<String>> = answers.buffered(AT_ONCE).try_collect().await?;
