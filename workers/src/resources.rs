@@ -105,7 +105,8 @@ pub struct Watched {
     source: Source,
     metrics: Arc<Metrics>,
     readiness: Readiness,
-    loaded: Loaded,
+    /// What the plan was made from.
+    loaded: Option<Loaded>,
     /// What the log says already.
     said: BTreeSet<String>,
     plans: watch::Sender<Arc<Plan>>,
@@ -127,7 +128,10 @@ impl Watched {
         count_resources(&metrics, &compiled);
         let said = compiled.diagnostics.iter().map(ToString::to_string).collect();
         let (plans, _) = watch::channel(Arc::new(compiled.plan));
-        (Self { source: Source::Files(files), metrics, readiness: Readiness::default(), loaded, said, plans }, compiled.diagnostics)
+        (
+            Self { source: Source::Files(files), metrics, readiness: Readiness::default(), loaded: Some(loaded), said, plans },
+            compiled.diagnostics,
+        )
     }
 
     /// The resources of a namespace. The plan is empty until all of them are there, which [`Watched::run`] waits for.
@@ -136,7 +140,7 @@ impl Watched {
         let cluster = Cluster::new(namespace, Arc::clone(&metrics), readiness.clone());
         let (plans, _) = watch::channel(Arc::default());
         let source = Source::Cluster(Box::new(cluster));
-        Self { source, metrics, readiness, loaded: Loaded::default(), said: BTreeSet::new(), plans }
+        Self { source, metrics, readiness, loaded: None, said: BTreeSet::new(), plans }
     }
 
     /// The plan in force, now and after each change.
@@ -177,7 +181,7 @@ impl Watched {
 
     fn reload(mut self) -> Self {
         let Some(mut loaded) = self.source.load() else { return self };
-        if same(&self.loaded, &loaded) {
+        if self.loaded.as_ref().is_some_and(|before| same(before, &loaded)) {
             return self;
         }
         let previous = Arc::clone(&self.plans.borrow());
@@ -190,7 +194,7 @@ impl Watched {
             warn!(field, "the Siem says something else now; it takes effect with the next start");
         }
         self.plans.send_replace(Arc::new(compiled.plan));
-        self.loaded = loaded;
+        self.loaded = Some(loaded);
         self
     }
 

@@ -53,7 +53,9 @@ impl Siem {
 
     /// A SIEM on the resources of a namespace. Each role keeps its data, and the copies of its Secrets, in `data/ROLE`.
     pub fn of_namespace(name: &str, kubeconfig: &Path) -> Self {
-        Self { namespace: Some((name.to_owned(), kubeconfig.to_owned())), ..Self::new(&[]) }
+        let mut siem = Self::new(&[]);
+        siem.namespace = Some((name.to_owned(), kubeconfig.to_owned()));
+        siem
     }
 
     pub fn path(&self, relative: &str) -> PathBuf {

@@ -166,7 +166,7 @@ async fn the_roles_of_a_namespace_start_when_they_can_and_follow_what_changes() 
     namespace.apply(&rule("blue", "oops")).await;
     siem.until_logged("AlertRule/colour:").await;
     let log = siem.log();
-    assert!(log.contains("AlertRule/colour:15:18: AlertRule/colour: spec.sigma"), "{log}");
+    assert!(log.contains("AlertRule/colour:13:18: AlertRule/colour: spec.sigma.detection.condition: "), "{log}");
     namespace.write_last_good(&good).await;
     siem.kill_role("process");
     siem.start_role("process", Some(PROCESS));
