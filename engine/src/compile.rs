@@ -260,7 +260,8 @@ impl<'a> Compiler<'a> {
         }
         match self.build(resource) {
             Ok(part) => {
-                let live = Live { generation: resource.generation, spec: resource.spec.clone(), file: Arc::clone(&resource.origin.file), part };
+                let live =
+                    Live { generation: resource.generation, spec: resource.spec.clone(), file: Arc::clone(&resource.origin.file), part };
                 self.live.insert(key, live);
             }
             Err(problems) => {

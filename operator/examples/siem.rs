@@ -4,7 +4,7 @@ use redoubt_operator::siem::{Images, Options, run};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    tracing_subscriber::fmt().with_env_filter("info").with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt().with_env_filter("info").with_ansi(false).with_writer(std::io::stderr).init();
     drop(rustls::crypto::ring::default_provider().install_default());
     let mut arguments = std::env::args().skip(1);
     let mut image = || arguments.next().ok_or_else(|| anyhow::anyhow!("three images are needed: roles, RabbitMQ, Elasticsearch"));

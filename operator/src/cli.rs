@@ -1,5 +1,6 @@
 //! The command line. One file a subcommand; each returns how the process should end.
 
+mod check;
 mod run;
 
 use std::process::ExitCode;
@@ -16,10 +17,12 @@ use clap::{Parser, Subcommand};
   redoubt-operator run                                work in all namespaces (needs the ClusterRole)
   redoubt-operator run --namespaces soc,lab           work in these alone (needs the Role in each)
   redoubt-operator run --leader-election              be one of several, of which one works at a time
+  redoubt-operator check                              tell whether all that it needs is there and allowed
 
 It finds the API server as kubectl does: by the pod's service account, or by KUBECONFIG.
 
-Exit status: 0 it was told to stop; 1 it could not start, or lost the lease to another; 2 wrong usage of the command.")]
+Exit status: 0 it was told to stop, or all is well; 1 it could not start, lost the lease to another, or something is missing; 2 wrong usage
+of the command.")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -28,6 +31,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Run),
+    Check(check::Check),
 }
 
 /// Runs the command that the process was started with.
@@ -36,6 +40,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
         Command::Run(run) => run.execute(),
+        Command::Check(check) => check.execute(),
     };
     done.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

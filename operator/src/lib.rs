@@ -19,4 +19,5 @@ pub mod health;
 pub mod leader;
 pub mod metrics;
 pub mod options;
+pub mod permissions;
 pub mod siem;

@@ -20,6 +20,7 @@
 #![allow(unreachable_pub, reason = "what the crate shares is marked pub(crate), what it offers pub")]
 
 mod apply;
+mod autoscale;
 mod broker;
 mod build;
 mod carry_out;
@@ -41,7 +42,13 @@ mod testing;
 mod validate;
 mod volume;
 
-use std::{collections::BTreeMap, fmt::Debug, future::Future, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt::Debug,
+    future::Future,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use futures::StreamExt as _;
 use jiff::Timestamp;
@@ -69,14 +76,18 @@ use tracing::{debug, warn};
 pub use crate::options::Images;
 
 use self::{
-    owner::{INSTANCE, MANAGED_BY, MANAGER},
+    dereference::Observed,
+    owner::{Component, INSTANCE, MANAGED_BY, MANAGER},
     status::Known,
+    validate::Valid,
 };
 
 /// How long a Siem that changes nothing is left alone, so that certificates are renewed and what the servers say is heard.
 const REST: Duration = Duration::from_secs(60);
 /// How soon it is looked at again while something is being done.
 const SOON: Duration = Duration::from_secs(5);
+/// How often the work is looked at where it says how many pods there are.
+const WORK: Duration = Duration::from_secs(15);
 /// The pauses after failures grow from the first to the last.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(120));
 
@@ -118,8 +129,16 @@ pub(crate) enum Error {
 struct Context {
     client: Client,
     options: Options,
-    /// Failures in a row, by namespace and name. Bounded by the number of Siems that there are.
-    failures: std::sync::Mutex<BTreeMap<(String, String), u32>>,
+    /// What is remembered of Siems, by namespace and name.
+    memories: Mutex<BTreeMap<(String, String), Memory>>,
+}
+
+/// What is remembered of a Siem between two looks, and may be forgotten: it only makes the operator more patient.
+#[derive(Default)]
+struct Memory {
+    /// Failures in a row.
+    failures: u32,
+    work: Option<autoscale::Memory>,
 }
 
 type Guarded = DeserializeGuard<Siem>;
@@ -130,7 +149,7 @@ pub async fn run(client: Client, options: Options, shutdown: impl Future<Output 
     let controller = Controller::new(place.all::<Guarded>(), watcher::Config::default());
     let config = Config::default().concurrency(options.concurrency).debounce(Duration::from_millis(300));
     let controller = watch(controller.with_config(config).graceful_shutdown_on(shutdown), &place);
-    let context = Arc::new(Context { client, options, failures: std::sync::Mutex::default() });
+    let context = Arc::new(Context { client, options, memories: Mutex::default() });
     controller
         .run(reconcile, again, context)
         .for_each(|result| async move {
@@ -215,9 +234,11 @@ async fn reconcile(siem: Arc<Guarded>, context: Arc<Context>) -> Result<Action, 
         if let Err(invalid) = &siem.0 {
             warn!(siem = name, namespace, %invalid, "not understood");
         }
+        context.forget(&namespace, &name);
         return Ok(Action::await_change());
     };
     if siem.metadata.deletion_timestamp.is_some() {
+        context.forget(&namespace, &name);
         return Ok(Action::await_change());
     }
     let prepared = preprocess::preprocess(&name, &namespace, &siem.spec, &observed);
@@ -232,7 +253,8 @@ async fn reconcile(siem: Arc<Guarded>, context: Arc<Context>) -> Result<Action, 
     let plans = carry_out::plan(&valid, &observed).await;
     let renewed = plans.renew(&valid, now).await;
     let secrets = secret::complete(&valid, &observed.children, renewed, now)?;
-    let sizes = plans.sizes(&valid, &observed);
+    let mut sizes = plans.sizes(&valid, &observed);
+    sizes.process = context.autoscale(&valid, &observed).await;
     let built = build::build(&valid, &observed.children, &secrets, &sizes, options.operator.as_ref());
     let mut applied = apply::apply(client, &valid.owner, &built, &observed.children).await;
     let all_stand = applied.failures.is_empty();
@@ -251,11 +273,19 @@ async fn reconcile(siem: Arc<Guarded>, context: Arc<Context>) -> Result<Action, 
     if let Some(failure) = applied.failures.first() {
         return Err(Error::NotApplied(failure.clone()));
     }
-    context.forget(&namespace, &name);
-    Ok(Action::requeue(if told.operations.is_empty() { REST } else { SOON }))
+    context.succeeded(&namespace, &name);
+    let pause = if !told.operations.is_empty() {
+        SOON
+    } else if sizes.process.is_some() {
+        WORK
+    } else {
+        REST
+    };
+    Ok(Action::requeue(pause))
 }
 
 /// When to try again: the longer it has failed, the later.
+#[expect(clippy::needless_pass_by_value, reason = "the Controller's way to call it")]
 fn again(siem: Arc<Guarded>, error: &Error, context: Arc<Context>) -> Action {
     let meta = siem.meta();
     let (name, namespace) = (meta.name.clone().unwrap_or_default(), meta.namespace.clone().unwrap_or_default());
@@ -266,16 +296,41 @@ fn again(siem: Arc<Guarded>, error: &Error, context: Arc<Context>) -> Action {
 }
 
 impl Context {
+    /// Counts a failure, and tells how many there were before.
     fn count(&self, namespace: &str, name: &str) -> u32 {
-        let Ok(mut failures) = self.failures.lock() else { return 0 };
-        let count = failures.entry((namespace.to_owned(), name.to_owned())).or_default();
-        *count = count.saturating_add(1);
-        *count - 1
+        self.remember(namespace, name, |memory| {
+            memory.failures = memory.failures.saturating_add(1);
+            memory.failures - 1
+        })
+    }
+
+    fn succeeded(&self, namespace: &str, name: &str) {
+        self.remember(namespace, name, |memory| memory.failures = 0);
     }
 
     fn forget(&self, namespace: &str, name: &str) {
-        if let Ok(mut failures) = self.failures.lock() {
-            failures.remove(&(namespace.to_owned(), name.to_owned()));
-        }
+        self.lock().remove(&(namespace.to_owned(), name.to_owned()));
+    }
+
+    /// How many pods are to process events, where the Siem lets the work say.
+    async fn autoscale(&self, valid: &Valid, observed: &Observed) -> Option<u16> {
+        let wanted = valid.siem.process.autoscale.as_ref()?;
+        let (namespace, name) = (&valid.owner.namespace, valid.owner.siem.as_str());
+        let live: Option<Deployment> = observed.children.get(&valid.owner.siem.shared().role(Component::Process.as_str()));
+        let current = live.and_then(|live| live.spec?.replicas).and_then(|replicas| u16::try_from(replicas).ok()).unwrap_or_default();
+        let waiting = autoscale::waiting(&observed.pods).await;
+        let before = self.remember(namespace, name, |memory| memory.work);
+        let (replicas, work) = autoscale::decide(current, waiting, wanted, before, observed.now);
+        self.remember(namespace, name, |memory| memory.work = Some(work));
+        Some(replicas)
+    }
+
+    fn remember<T>(&self, namespace: &str, name: &str, change: impl FnOnce(&mut Memory) -> T) -> T {
+        change(self.lock().entry((namespace.to_owned(), name.to_owned())).or_default())
+    }
+
+    /// What a thread left that failed while it held it is as good as any.
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<(String, String), Memory>> {
+        self.memories.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -202,7 +202,7 @@ mod tests {
 
     use super::*;
 
-    fn clues_of(detection: Value) -> Clues {
+    fn clues_of(detection: &Value) -> Clues {
         let rule = json!({"title": "t", "logsource": {"product": "p"}, "detection": detection});
         let parsed = rsigma_parser::parse_sigma_yaml(&rule.to_string()).unwrap();
         assert!(parsed.errors.is_empty(), "{:?}", parsed.errors);
@@ -247,7 +247,7 @@ mod tests {
             ("expression of a choice too short", json!({"s": {"a|re": "abc|d"}, "condition": "s"}), Some(vec![there("a")])),
             ("expression that may be empty", json!({"s": {"a|re": "(abc)*"}, "condition": "s"}), Some(vec![there("a")])),
         ] {
-            assert_eq!(clues_of(detection), expected, "{name}");
+            assert_eq!(clues_of(&detection), expected, "{name}");
         }
     }
 }

@@ -32,7 +32,9 @@ const MAX_NAME: usize = 253;
 
 /// The resource as the engine reads it.
 pub(super) fn whole(key: &Key, spec: Value) -> Value {
-    json!({ "apiVersion": redoubt_crds::API_VERSION, "kind": key.kind.as_str(), "metadata": { "name": &*key.name }, "spec": spec })
+    let mut whole = json!({ "apiVersion": redoubt_crds::API_VERSION, "kind": key.kind.as_str(), "metadata": { "name": &*key.name } });
+    whole["spec"] = spec;
+    whole
 }
 
 /// The resource as a text in which places can be told; from `spec:` on it is what kubectl prints.

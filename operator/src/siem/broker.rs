@@ -46,6 +46,8 @@ pub(crate) struct Seen {
     answers: Option<Answers>,
     /// The node that answered.
     node: Option<Endpoint>,
+    /// Who the Secrets say that the workers and the operator are.
+    accounts: Option<(Account, Account)>,
 }
 
 /// Why users could not be made anew.
@@ -63,13 +65,16 @@ pub(crate) async fn observe(valid: &Valid, observed: &Observed) -> Seen {
     let set: Option<StatefulSet> = observed.children.get(&name);
     let mut seen = Seen { members: member::members(&name, set.as_ref(), &observed.pods, observed.now), ..Seen::default() };
     let authority = secret::content(&observed.children, &valid.owner.siem.shared().authority());
-    let login = secret::kept_account(&observed.children, &valid.owner.siem.broker_admin());
-    let (Some(authority), Some(login)) = (authority.and_then(|content| content.data.get(CA_KEY).cloned()), login) else { return seen };
+    let worker = secret::kept_account(&observed.children, &valid.owner.siem.shared().broker_user());
+    let admin = secret::kept_account(&observed.children, &valid.owner.siem.broker_admin());
+    seen.accounts = worker.zip(admin);
+    let Some(authority) = authority.and_then(|content| content.data.get(CA_KEY).cloned()) else { return seen };
+    let Some((_, login)) = &seen.accounts else { return seen };
     for member in seen.members.iter().filter(|member| member.phase == Phase::Ready) {
         let host = format!("{}.{}.{}.svc", member.name, valid.owner.siem.broker_nodes(), valid.owner.namespace);
         let Some(address) = member.address else { continue };
         let server = Server { host: &host, address, port: MANAGEMENT_PORT };
-        let asked = match Endpoint::new(server, Some(&authority), Some(&login)) {
+        let asked = match Endpoint::new(server, Some(&authority), Some(login)) {
             Ok(node) => ask(node, member, &mut seen.answers, &mut seen.node).await,
             Err(error) => Err(error),
         };
@@ -96,15 +101,13 @@ impl Seen {
     /// What is to be done now.
     pub(crate) fn plan(&self, valid: &Valid, broker: &Broker, observed: &Observed) -> Plan {
         let (owner, name) = (&valid.owner, valid.owner.siem.shared());
-        let worker = secret::kept_account(&observed.children, &name.broker_user());
-        let admin = secret::kept_account(&observed.children, &owner.siem.broker_admin());
         let nodes: Vec<String> = (0..broker.replicas).map(|ordinal| config::node(owner, ordinal)).collect();
         plan::plan(State {
             set: &name.broker(),
             members: &self.members,
             nodes: &nodes,
             answers: self.answers.as_ref(),
-            accounts: worker.as_ref().zip(admin.as_ref()),
+            accounts: self.accounts.as_ref().map(|(worker, admin)| (worker, admin)),
             revision: &broker.credentials_revision,
             now: observed.now,
         })
@@ -132,7 +135,7 @@ impl Seen {
     }
 
     /// Does what the plan asks of the server. Pods are not its matter.
-    pub(crate) async fn tell(&self, plan: &Plan) -> Result<(), NoAnswer> {
+    pub(crate) async fn tell(&self, plan: &Plan, prefix: &str) -> Result<(), NoAnswer> {
         let Some(node) = &self.node else { return Ok(()) };
         for step in &plan.steps {
             match step {
@@ -147,6 +150,11 @@ impl Seen {
                     }
                 }
                 Step::AddReplica { queue, node: to } => management::add_replica(node, queue, to).await?,
+                Step::RestoreAccounts => {
+                    if let Some((worker, admin)) = &self.accounts {
+                        management::make_users(node, worker, admin, prefix).await?;
+                    }
+                }
                 Step::Restart { .. } | Step::RenewAccounts => {}
             }
         }

@@ -50,6 +50,8 @@ pub(crate) struct Built {
 /// What the plans say about the objects.
 #[derive(Debug, Default)]
 pub(crate) struct Sizes {
+    /// Pods that process events, where the work says how many.
+    pub(crate) process: Option<u16>,
     /// Replicas of node sets, where they are not what the Siem says: a set that becomes smaller does so when its data has moved.
     pub(crate) node_sets: BTreeMap<String, u16>,
     /// The cluster that the nodes of Elasticsearch are in, once they are.
@@ -70,7 +72,7 @@ pub(crate) fn build(valid: &Valid, there: &Children, secrets: &[Secret], sizes: 
     built.add(secrets);
     built.add(&[service::ingest(valid)]);
     built.add(&disruption::budgets(valid));
-    built.add(&role::deployments(valid, held_settings(valid, there).as_ref()));
+    built.add(&role::deployments(valid, held_settings(valid, there).as_ref(), sizes.process));
     if let Some(broker) = &valid.broker {
         built.add_broker(valid, broker, there, sizes);
     }

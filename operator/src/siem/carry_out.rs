@@ -121,7 +121,7 @@ impl Plans {
             failures.extend(grow(client, owner, step).await.err());
         }
         if let Some((seen, plan)) = &self.broker {
-            failures.extend(seen.tell(plan).await.err().map(|error| format!("RabbitMQ {error}")));
+            failures.extend(seen.tell(plan, valid.prefix()).await.err().map(|error| format!("RabbitMQ {error}")));
             for step in &plan.steps {
                 if let broker::plan::Step::Restart { pod, uid } = step
                     && all_stand

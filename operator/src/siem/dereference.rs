@@ -3,14 +3,20 @@
 //! One list a kind, by the Siem's labels. What the servers themselves say is read by [`broker::observe`](super::broker::observe) and
 //! [`store::observe`](super::store::observe), since that needs the Secrets which are read here.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    path::Path,
+};
 
 use futures::future::try_join_all;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::{
+    apps::v1::{Deployment, StatefulSet},
+    core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret},
+};
 use kube::{
     Api, Client, Resource,
-    api::{DynamicObject, ListParams},
+    api::{ApiResource, DynamicObject, ListParams, TypeMeta},
     core::DeserializeGuard,
 };
 use redoubt_crds::{LogSource, ResponseAction, Siem};
@@ -20,6 +26,7 @@ use serde_json::Value;
 
 use super::{
     child::{self, Id},
+    name,
     owner::{INSTANCE, MANAGED_BY, MANAGER},
 };
 
@@ -30,10 +37,12 @@ const RESOURCE: &str = "resource.yaml";
 
 /// Why the cluster could not be read.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot list {what}: {source}")]
-pub(crate) struct Unreadable {
-    what: String,
-    source: kube::Error,
+pub(crate) enum Unreadable {
+    #[error("cannot read {what}: {source}")]
+    NoAnswer { what: String, source: kube::Error },
+    /// To take it for missing would be to make it anew.
+    #[error("{kind} {name} is there and cannot be understood: {source}")]
+    NotUnderstood { kind: String, name: String, source: serde_json::Error },
 }
 
 /// What there is.
@@ -58,7 +67,7 @@ pub(crate) struct Observed {
 pub(crate) struct Children(pub(crate) BTreeMap<Id, Value>);
 
 impl Children {
-    /// One of them, if it is there and is what its kind says.
+    /// One of them, if it is there.
     pub(crate) fn get<K: Resource<DynamicType = ()> + DeserializeOwned>(&self, name: &str) -> Option<K> {
         serde_json::from_value(self.0.get(&Id::of::<K>(name))?.clone()).ok()
     }
@@ -70,12 +79,25 @@ impl Children {
     }
 }
 
+impl Children {
+    /// Makes sure that what is read as this kind can be read as it.
+    fn check<K: Resource<DynamicType = ()> + DeserializeOwned>(&self) -> Result<(), Unreadable> {
+        let kind = K::kind(&());
+        for (id, value) in self.0.iter().filter(|(id, _)| id.kind == kind) {
+            if let Err(source) = K::deserialize(value) {
+                return Err(Unreadable::NotUnderstood { kind: id.kind.clone(), name: id.name.clone(), source });
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Reads all of it.
 pub(crate) async fn dereference(client: &Client, namespace: &str, siem: &str, now: Timestamp) -> Result<Observed, Unreadable> {
     let ours = ListParams::default().labels(&format!("{MANAGED_BY}={MANAGER},{INSTANCE}={siem}"));
     let last_good = ListParams::default().labels(LAST_GOOD);
     let all = ListParams::default();
-    let (siems, sources, actions, last_good, pods, claims, children) = tokio::try_join!(
+    let (siems, sources, actions, last_good, pods, claims, mut children) = tokio::try_join!(
         list::<Siem>(client, namespace, &all),
         list::<LogSource>(client, namespace, &all),
         list::<ResponseAction>(client, namespace, &all),
@@ -84,6 +106,10 @@ pub(crate) async fn dereference(client: &Client, namespace: &str, siem: &str, no
         list::<PersistentVolumeClaim>(client, namespace, &ours),
         list_children(client, namespace, &ours),
     )?;
+    find_secrets(client, namespace, siem, &mut children).await?;
+    children.check::<Secret>()?;
+    children.check::<StatefulSet>()?;
+    children.check::<Deployment>()?;
     let mut resources: Vec<Spec> = sources.into_iter().map(|source| Spec::LogSource(Box::new(source.spec))).collect();
     resources.extend(actions.into_iter().map(|action| Spec::ResponseAction(action.spec)));
     resources.extend(last_good.iter().flat_map(kept_version));
@@ -96,23 +122,40 @@ where
     K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope> + Clone + DeserializeOwned + std::fmt::Debug,
 {
     let api: Api<DeserializeGuard<K>> = Api::namespaced(client.clone(), namespace);
-    let found = api.list(params).await.map_err(|source| Unreadable { what: K::plural(&()).into_owned(), source })?;
+    let found = api.list(params).await.map_err(|source| Unreadable::NoAnswer { what: K::plural(&()).into_owned(), source })?;
     Ok(found.items.into_iter().filter_map(|item| item.0.ok()).collect())
 }
 
 async fn list_children(client: &Client, namespace: &str, params: &ListParams) -> Result<Children, Unreadable> {
     let lists = child::kinds().into_iter().map(|resource| async move {
         let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
-        let found = api.list(params).await.map_err(|source| Unreadable { what: resource.plural.clone(), source })?;
-        Ok(found.items.into_iter().map(|object| (Id::read(&resource, &object), plain(&object))).collect::<Vec<_>>())
+        let found = api.list(params).await.map_err(|source| Unreadable::NoAnswer { what: resource.plural.clone(), source })?;
+        Ok(found.items.into_iter().map(|object| (Id::read(&resource, &object), plain(&resource, &object))).collect::<Vec<_>>())
     });
     Ok(Children(try_join_all(lists).await?.into_iter().flatten().collect()))
 }
 
-/// The object as JSON, without what only the API server's bookkeeping needs.
-pub(crate) fn plain(object: &DynamicObject) -> Value {
+/// Secrets are made once. One whose labels somebody has taken away must be found too, or it would be made again.
+async fn find_secrets(client: &Client, namespace: &str, siem: &str, children: &mut Children) -> Result<(), Unreadable> {
+    let resource = ApiResource::erase::<Secret>(&());
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
+    for name in name::secrets(siem) {
+        let id = Id::of::<Secret>(&*name);
+        if let Entry::Vacant(place) = children.0.entry(id) {
+            let found = api.get_opt(&name).await.map_err(|source| Unreadable::NoAnswer { what: format!("secrets/{name}"), source })?;
+            if let Some(found) = found {
+                place.insert(plain(&resource, &found));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The object as JSON, without what only the API server's bookkeeping needs, and with its kind, which lists leave out.
+pub(crate) fn plain(resource: &ApiResource, object: &DynamicObject) -> Value {
     let mut object = object.clone();
     object.metadata.managed_fields = None;
+    object.types = Some(TypeMeta { api_version: resource.api_version.clone(), kind: resource.kind.clone() });
     // It was JSON a moment ago.
     serde_json::to_value(&object).expect("what was read from JSON can be written as JSON")
 }
@@ -121,4 +164,25 @@ fn kept_version(kept: &ConfigMap) -> Vec<Spec> {
     let text = kept.data.as_ref().and_then(|data| data.get(RESOURCE));
     text.map(|text| resource::read(Path::new(RESOURCE), text).resources.into_iter().map(|resource| resource.spec).collect())
         .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_understood_is_not_taken_for_missing() {
+        let resource = ApiResource::erase::<Secret>(&());
+        let listed = |data: Value| serde_json::from_value::<DynamicObject>(json!({"metadata": {"name": "soc-ca"}, "data": data})).unwrap();
+        let children = |object: &DynamicObject| Children([(Id::read(&resource, object), plain(&resource, object))].into());
+
+        let good = children(&listed(json!({"ca.crt": "eA=="})));
+        assert!(good.check::<Secret>().is_ok());
+        assert_eq!(good.get::<Secret>("soc-ca").unwrap().data.unwrap()["ca.crt"].0, b"x");
+
+        let bad = children(&listed(json!({"ca.crt": "not base64!"})));
+        assert!(bad.check::<Secret>().unwrap_err().to_string().starts_with("Secret soc-ca is there and cannot be understood"));
+    }
 }

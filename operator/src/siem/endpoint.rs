@@ -95,6 +95,15 @@ impl Endpoint {
         serde_json::from_slice(&answer).map_err(|_| NoAnswer::NotUnderstood)
     }
 
+    /// Asks for a page of text.
+    pub(crate) async fn text(&self, path: &str) -> Result<String, NoAnswer> {
+        let (status, answer) = self.exchange(Method::GET, path, None).await?;
+        if !status.is_success() {
+            return Err(NoAnswer::Refused(status, String::new()));
+        }
+        String::from_utf8(answer).map_err(|_| NoAnswer::NotUnderstood)
+    }
+
     /// Whether the server lets this user in.
     pub(crate) async fn knows(&self, user: &Account) -> Result<bool, NoAnswer> {
         let request = self.client.get(format!("{}/_security/_authenticate", self.base)).basic_auth(&user.name, Some(&user.password));

@@ -81,5 +81,5 @@ fn phase(pod: &Pod, now: Timestamp) -> Phase {
     }
     let since = ready.and_then(|ready| ready.last_transition_time.as_ref()).map(|time| time.0);
     let long = since.is_some_and(|since| now.duration_since(since) > PATIENCE);
-    if long || status::hopeless(pod).is_some() { Phase::Stuck } else { Phase::Starting }
+    if long || status::hopeless(pod, now).is_some() { Phase::Stuck } else { Phase::Starting }
 }

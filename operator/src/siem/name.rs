@@ -94,6 +94,24 @@ impl SiemName {
     }
 }
 
+/// The names of all Secrets that are made for a Siem of this name.
+pub(crate) fn secrets(siem: &str) -> [String; 10] {
+    let name = SiemName(siem.to_owned());
+    let shared = name.shared();
+    [
+        name.authority_key(),
+        shared.authority(),
+        shared.ingest_certificate(),
+        name.broker_certificate(),
+        shared.broker_user(),
+        name.broker_admin(),
+        name.broker_nodes_secret(),
+        name.store_certificate(),
+        shared.store_user(),
+        name.store_admin(),
+    ]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

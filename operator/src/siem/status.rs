@@ -5,7 +5,7 @@
 //! - `Degraded`: something that should run does not, or the Siem asks for something in vain.
 //! - `RestartPending`: this release would make pods of the managed servers differently, and waits for `spec.templateRevision`.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
     api::{
         apps::v1::{Deployment, StatefulSet},
@@ -31,6 +31,8 @@ use super::{
 const LONGEST: usize = 1024;
 /// Most operations that a status lists.
 const MOST_OPERATIONS: usize = 64;
+/// How long a pod may look for its place.
+const PATIENCE: SignedDuration = SignedDuration::from_secs(60);
 /// Why a container waits that will not start by waiting.
 const HOPELESS: [&str; 6] =
     ["CrashLoopBackOff", "ImagePullBackOff", "ErrImagePull", "InvalidImageName", "CreateContainerConfigError", "RunContainerError"];
@@ -66,8 +68,8 @@ pub(crate) fn of_refused(siem: &Siem, refusal: &Refusal, now: Timestamp) -> Siem
 
 /// The status of a Siem whose objects were applied.
 pub(crate) fn of_applied(siem: &Siem, known: Known<'_>, now: Timestamp) -> SiemStatus {
-    let missing = missing(&known);
-    let degraded = degraded(&known);
+    let missing = missing(&known, now);
+    let degraded = degraded(&known, now);
     let moving = moving(&known);
     let ready = match missing.first() {
         None => Finding { type_: "Ready", status: true, reason: "Running", message: "takes events in and finds alerts".to_owned() },
@@ -143,7 +145,7 @@ fn status(siem: &Siem, findings: Vec<Finding>, kept: SiemStatus, now: Timestamp)
 }
 
 /// What keeps the SIEM from taking events in and finding alerts.
-fn missing(known: &Known<'_>) -> Vec<String> {
+fn missing(known: &Known<'_>, now: Timestamp) -> Vec<String> {
     let Known { valid, applied, .. } = known;
     let names = valid.owner.siem.shared();
     let mut missing = Vec::new();
@@ -170,7 +172,7 @@ fn missing(known: &Known<'_>) -> Vec<String> {
         let deployment: Option<Deployment> = applied.children.get(&name);
         let status = deployment.and_then(|deployment| deployment.status).unwrap_or_default();
         if status.available_replicas.unwrap_or_default() == 0 {
-            missing.push(format!("{name}: no pod is ready{}", why_not(known.pods, role)));
+            missing.push(format!("{name}: no pod is ready{}", why_not(known.pods, role, now)));
         }
     }
     missing
@@ -207,7 +209,7 @@ fn moving(known: &Known<'_>) -> Vec<String> {
 }
 
 /// What should run and does not.
-fn degraded(known: &Known<'_>) -> Option<Finding> {
+fn degraded(known: &Known<'_>, now: Timestamp) -> Option<Finding> {
     let found = |reason, message| Some(Finding { type_: "Degraded", status: true, reason, message });
     if let Some(failure) = known.applied.failures.first() {
         return found("NotApplied", failure.clone());
@@ -215,7 +217,7 @@ fn degraded(known: &Known<'_>) -> Option<Finding> {
     if let Some(objection) = known.valid.objections.first() {
         return found(objection.reason(), objection.to_string());
     }
-    if let Some((pod, reason)) = known.pods.iter().find_map(|pod| Some((pod, hopeless(pod)?))) {
+    if let Some((pod, reason)) = known.pods.iter().find_map(|pod| Some((pod, hopeless(pod, now)?))) {
         return found("PodFails", format!("{}: {reason}", pod.metadata.name.as_deref().unwrap_or_default()));
     }
     None
@@ -235,24 +237,27 @@ fn readiness(set: Option<&StatefulSet>) -> (i32, i32) {
     (ready, wanted)
 }
 
-fn why_not(pods: &[Pod], component: Component) -> String {
+fn why_not(pods: &[Pod], component: Component, now: Timestamp) -> String {
     let of_component = |pod: &&Pod| {
         let labels = pod.metadata.labels.as_ref();
         labels.and_then(|labels| labels.get(super::owner::COMPONENT)).is_some_and(|found| found == component.as_str())
     };
-    pods.iter().filter(of_component).find_map(hopeless).map_or_else(String::new, |reason| format!(": {reason}"))
+    pods.iter().filter(of_component).find_map(|pod| hopeless(pod, now)).map_or_else(String::new, |reason| format!(": {reason}"))
 }
 
 /// Why a pod will not become ready by itself.
-pub(crate) fn hopeless(pod: &Pod) -> Option<String> {
+pub(crate) fn hopeless(pod: &Pod, now: Timestamp) -> Option<String> {
     let status = pod.status.as_ref()?;
     let containers = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
     let waiting = containers.filter_map(|container| container.state.as_ref()?.waiting.as_ref()?.reason.clone());
     if let Some(reason) = waiting.into_iter().find(|reason| HOPELESS.contains(&reason.as_str())) {
         return Some(reason);
     }
-    let scheduled = status.conditions.iter().flatten().find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
-    scheduled.and_then(|condition| condition.message.clone())
+    let scheduled =
+        status.conditions.iter().flatten().find(|condition| condition.type_ == "PodScheduled" && condition.status == "False")?;
+    // A volume, or a node that is about to come, may take a moment.
+    let since = scheduled.last_transition_time.as_ref()?.0;
+    if now.duration_since(since) > PATIENCE { scheduled.message.clone() } else { None }
 }
 
 #[cfg(test)]

@@ -65,9 +65,15 @@ pub(crate) fn build(siem: &Siem, observed: &Observed) -> (Built, Vec<Secret>) {
     (built, secrets)
 }
 
-/// Objects as if they had been applied.
+/// Objects as if they had been applied, and others had written into them since.
 pub(crate) fn as_applied(children: &[Child]) -> Children {
-    Children(children.iter().map(|child| (child.id.clone(), child.body.clone())).collect())
+    let live = |child: &Child| {
+        let mut body = child.body.clone();
+        body["metadata"]["annotations"]["redoubt.dev/applied"] = "0123456789abcdef".into();
+        body["metadata"]["annotations"]["example.test/theirs"] = "theirs".into();
+        body
+    };
+    Children(children.iter().map(|child| (child.id.clone(), live(child))).collect())
 }
 
 impl Built {

@@ -264,13 +264,14 @@ impl One {
 
     fn learn(&self, name: &str, copy: Copy) {
         self.known.send_if_modified(|known| {
-            let before = known.insert(name.to_owned(), copy.clone());
-            let is_news = before.as_ref() != Some(&copy);
+            let before = known.get(name);
+            let is_news = before != Some(&copy);
             match (&copy, before) {
                 (Copy::Missing, _) if is_news => warn!(secret = name, "a Secret that is referred to is not there"),
                 (Copy::Present, Some(Copy::Missing)) => info!(secret = name, "a Secret that was missing is there"),
                 _ => {}
             }
+            known.insert(name.to_owned(), copy);
             is_news
         });
         self.count();

@@ -54,6 +54,8 @@ pub(crate) enum Step {
     Restart { pod: String, uid: String },
     /// Make new users, and write them into the Secrets.
     RenewAccounts,
+    /// Make the users that the Secrets name.
+    RestoreAccounts,
     /// End these connections.
     Close(Vec<String>),
     /// Take these users away.
@@ -141,6 +143,10 @@ impl Plan {
         if due {
             self.note("RotateCredentials", state.set, None, "new users are made".to_owned());
             self.steps.push(Step::RenewAccounts);
+            return;
+        }
+        if !answers.users.contains(&worker.name) || !answers.users.contains(&admin.name) {
+            self.steps.push(Step::RestoreAccounts);
             return;
         }
         let current = [worker.name.as_str(), admin.name.as_str()];

@@ -34,9 +34,10 @@ const USER: User = User { user: 65532, group: 65532, volumes: 65532 };
 /// A role finishes what is under way within 30 seconds; then it has time to say so.
 const GRACE: i64 = 45;
 
-/// The roles as they are to be. A role in `held` keeps the settings that are named there.
-pub(crate) fn deployments(valid: &Valid, held: Option<&HeldSettings>) -> Vec<Deployment> {
-    Component::ROLES.into_iter().map(|role| deployment(valid, role, held)).collect()
+/// The roles as they are to be. A role in `held` keeps the settings that are named there; where the work says how many pods process
+/// events, they are `processing`.
+pub(crate) fn deployments(valid: &Valid, held: Option<&HeldSettings>, processing: Option<u16>) -> Vec<Deployment> {
+    Component::ROLES.into_iter().map(|role| deployment(valid, role, held, processing)).collect()
 }
 
 /// A role whose pods are not replaced yet, since pods of another one are to go first.
@@ -66,15 +67,14 @@ fn at_start(siem: &SiemSpec, role: Component) -> Value {
     }
 }
 
-/// How many pods a role has; none where that is not for the Siem to say.
-fn replicas(siem: &SiemSpec, role: Component) -> Option<i32> {
-    let count = match role {
+/// How many pods a role has.
+fn replicas(siem: &SiemSpec, role: Component, processing: Option<u16>) -> i32 {
+    i32::from(match role {
         Component::Ingest => siem.ingest.replicas,
-        Component::Process => return siem.process.autoscale.is_none().then(|| i32::from(siem.process.replicas)),
+        Component::Process => processing.unwrap_or(siem.process.replicas),
         Component::Correlate => siem.correlate.replicas,
         Component::Respond | Component::Broker | Component::Store => siem.respond.replicas,
-    };
-    Some(i32::from(count))
+    })
 }
 
 fn given(siem: &SiemSpec, role: Component) -> &Resources {
@@ -86,7 +86,7 @@ fn given(siem: &SiemSpec, role: Component) -> &Resources {
     }
 }
 
-fn deployment(valid: &Valid, role: Component, held: Option<&HeldSettings>) -> Deployment {
+fn deployment(valid: &Valid, role: Component, held: Option<&HeldSettings>, processing: Option<u16>) -> Deployment {
     let Valid { owner, siem, .. } = valid;
     let settings = held.filter(|held| held.role == role).map_or_else(|| settings(siem, role), |held| held.settings.clone());
     let template = PodTemplateSpec {
@@ -100,7 +100,7 @@ fn deployment(valid: &Valid, role: Component, held: Option<&HeldSettings>) -> De
     Deployment {
         metadata: owner.child(owner.siem.shared().role(role.as_str()), role),
         spec: Some(DeploymentSpec {
-            replicas: replicas(siem, role),
+            replicas: Some(replicas(siem, role, processing)),
             selector: owner.pods(role),
             strategy: Some(strategy(role)),
             template,

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::siem::{
     child::Child,
     dereference::Observed,
-    testing::{as_applied, build, siem, siem_of, source},
+    testing::{as_applied, build, siem, siem_of, source, valid},
 };
 
 const QUICKSTART: &str = include_str!("../../../../config/samples/quickstart/siem.yaml");
@@ -157,11 +157,13 @@ fn pods_that_write_matches_are_replaced_after_those_that_read_them() {
 }
 
 #[test]
-fn an_autoscaled_role_says_nothing_of_its_replicas() {
-    let (built, _) = build(&siem_of(&json!({"process": {"autoscale": {"maxReplicas": 5}}})), &Observed::default());
+fn the_work_says_how_many_pods_process_events_and_the_siem_of_the_others() {
+    let valid = valid(&siem_of(&json!({"process": {"autoscale": {"maxReplicas": 5}}})), &Observed::default()).unwrap();
 
-    assert_eq!(built.get::<Deployment>("soc-process").spec.unwrap().replicas, None);
-    assert_eq!(built.get::<Deployment>("soc-ingest").spec.unwrap().replicas, Some(2));
+    let deployments = super::role::deployments(&valid, None, Some(4));
+
+    let replicas: Vec<_> = deployments.iter().map(|deployment| deployment.spec.as_ref().unwrap().replicas.unwrap()).collect();
+    assert_eq!(replicas, [2, 4, 2, 2]);
 }
 
 #[test]

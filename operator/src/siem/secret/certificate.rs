@@ -47,7 +47,12 @@ pub(crate) fn keep_or_issue(
     now: Timestamp,
 ) -> Result<Content, NotIssued> {
     match there.filter(|there| is_good(there, purpose, authority, now)) {
-        Some(there) => Ok(there),
+        Some(mut there) => {
+            // Annotations of others are theirs.
+            there.annotations.retain(|key, _| [FROM, UNTIL, MADE_OF].contains(&key.as_str()));
+            there.data.retain(|key, _| [CERTIFICATE, KEY].contains(&key.as_str()));
+            Ok(there)
+        }
         None => issue(purpose, authority, now),
     }
 }

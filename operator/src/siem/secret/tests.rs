@@ -151,6 +151,13 @@ fn over_the_years_nobody_is_ever_locked_out() {
 }
 
 #[test]
+fn every_secret_is_looked_for_by_its_name() {
+    let made: std::collections::BTreeSet<String> = secrets(&Children::default(), now()).0.into_keys().map(|id| id.name).collect();
+
+    assert_eq!(made, crate::siem::name::secrets("soc").into());
+}
+
+#[test]
 fn no_role_can_read_the_authoritys_key() {
     let valid = valid(&siem_of(&json!({})), &Observed::default()).unwrap();
 

@@ -132,7 +132,7 @@ fn conditions_tell_what_is_missing_and_what_moves() {
             |w| {
                 w.pods.push(serde_json::from_value(json!({"metadata": {"name": "soc-process-x"}, "status": {"containerStatuses": [{
                 "name": "process", "image": "", "imageID": "", "ready": false, "restartCount": 3, "state": {"waiting": {"reason": "CrashLoopBackOff"}},
-            }]}})).unwrap())
+            }]}})).unwrap());
             },
             &["Ready", "Degraded"],
             "Degraded",
@@ -146,7 +146,7 @@ fn conditions_tell_what_is_missing_and_what_moves() {
                     target: "soc-broker-1".to_owned(),
                     waits_for: "NodesRunning".to_owned(),
                     message: String::new(),
-                })
+                });
             },
             &["Ready", "Progressing"],
             "Progressing",

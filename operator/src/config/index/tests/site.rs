@@ -223,6 +223,7 @@ impl Site {
     }
 
     /// A worker runs this from now on, and has been asked.
+    #[expect(clippy::needless_pass_by_value, reason = "it is made for this")]
     pub(super) fn runs(&mut self, pod: &str, resources: Value) {
         let programmed = Programmed::read(&json!({ "resources": resources }), Some("\"tag\"")).unwrap();
         let answer = Answer::Runs(programmed);

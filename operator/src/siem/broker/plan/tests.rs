@@ -217,6 +217,14 @@ fn former_users_go_when_the_new_ones_have_arrived_and_nobody_is_connected() {
 }
 
 #[test]
+fn a_user_that_somebody_has_taken_away_is_made_again() {
+    let mut world = world(1);
+    world.answers().users.remove("redoubt-0000000a");
+
+    assert_eq!(world.plan().steps, [Step::RestoreAccounts]);
+}
+
+#[test]
 fn users_of_others_stay() {
     let mut world = world(1);
     world.answers().users.extend(["guest", "redoubt-grafana", "redoubt-admin-xyz", "monitoring"].map(str::to_owned));

@@ -3,6 +3,7 @@ use serde_json::json;
 use super::*;
 
 /// An object as the API tells it: with much that does not count.
+#[expect(clippy::needless_pass_by_value, reason = "it is made for this")]
 fn object(kind: &str, name: &str, generation: i64, spec: Value) -> DynamicObject {
     serde_json::from_value(json!({
         "apiVersion": redoubt_crds::API_VERSION,
