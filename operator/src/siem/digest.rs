@@ -1,11 +1,11 @@
 //! Short texts that change when something else does.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
-/// Sixteen hexadecimal digits of the SHA-256 of a value. Keys are sorted, so that equal values have equal digests.
+/// Sixteen hexadecimal digits of the SHA-256 of a value. Equal values have equal digests, whichever map `serde_json` was built with.
 pub(crate) fn short(value: &Value) -> String {
-    of_bytes(value.to_string().as_bytes())
+    of_bytes(sorted(value).to_string().as_bytes())
 }
 
 /// The same of bytes.
@@ -13,4 +13,30 @@ pub(crate) fn of_bytes(bytes: &[u8]) -> String {
     let mut digest = hex::encode(Sha256::digest(bytes));
     digest.truncate(16);
     digest
+}
+
+/// The value with the keys of its objects in order.
+pub(crate) fn sorted(value: &Value) -> Value {
+    match value {
+        Value::Object(members) => {
+            let mut members: Vec<_> = members.iter().collect();
+            members.sort_by_key(|(key, _)| *key);
+            Value::Object(members.into_iter().map(|(key, member)| (key.clone(), sorted(member))).collect::<Map<_, _>>())
+        }
+        Value::Array(items) => Value::Array(items.iter().map(sorted).collect()),
+        other => other.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_order_of_keys_does_not_count() {
+        assert_eq!(short(&json!({"a": 1, "b": [{"c": 2, "d": 3}]})), short(&json!({"b": [{"d": 3, "c": 2}], "a": 1})));
+        assert_ne!(short(&json!({"a": [1, 2]})), short(&json!({"a": [2, 1]})));
+    }
 }

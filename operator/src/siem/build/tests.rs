@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::siem::{
     child::Child,
     dereference::Observed,
+    digest,
     testing::{as_applied, build, siem, siem_of, source, valid},
 };
 
@@ -53,7 +54,7 @@ fn pods_of_data_are_those_that_the_golden_file_knows() {
     for (name, siem) in [("quickstart", siem(QUICKSTART)), ("production", siem(PRODUCTION))] {
         let (built, _) = build(&siem, &Observed::default());
         for child in built.children.iter().filter(|child| child.id.kind == "StatefulSet") {
-            let template = crate::siem::digest::short(&child.body["spec"]["template"]);
+            let template = digest::short(&child.body["spec"]["template"]);
             writeln!(digests, "{name}/{}: {template}", child.id.name).unwrap();
         }
     }
@@ -228,7 +229,7 @@ fn readable(child: &Child) -> String {
             }
         }
     }
-    format!("---\n{}", serde_yaml::to_string(&body).unwrap())
+    format!("---\n{}", serde_yaml::to_string(&digest::sorted(&body)).unwrap())
 }
 
 fn compare(name: &str, text: &str) {

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::{READINESS_PORT, TRANSPORT_PORT, role_name};
 use crate::siem::{
+    digest,
     owner::Owner,
     validate::{Set, Store},
 };
@@ -20,8 +21,10 @@ pub(crate) fn settings(owner: &Owner, store: &Store, set: &Set) -> String {
     let mut all = ours(owner, store, set);
     all.retain(|key, _| !keys.contains(key));
     all.extend(theirs.clone());
+    // The pods are restarted for another text, so it must not depend on how a map is kept.
+    let all = digest::sorted(&Value::Object(all));
     // JSON is YAML too; this only reads better.
-    serde_yaml::to_string(&all).unwrap_or_else(|_| Value::Object(all).to_string())
+    serde_yaml::to_string(&all).unwrap_or_else(|_| all.to_string())
 }
 
 fn ours(owner: &Owner, store: &Store, set: &Set) -> Map<String, Value> {
