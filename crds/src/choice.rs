@@ -26,7 +26,14 @@ pub(crate) fn flatten(schema: &mut Schema) {
 
 /// The words of every enum with their meanings, one list an enum.
 pub(crate) fn all() -> Vec<Vec<Meaning>> {
-    let enums = [schema_for!(Severity), schema_for!(Format), schema_for!(FieldType), schema_for!(WatchlistMatch), schema_for!(OnDelete), schema_for!(NodeRole)];
+    let enums = [
+        schema_for!(Severity),
+        schema_for!(Format),
+        schema_for!(FieldType),
+        schema_for!(WatchlistMatch),
+        schema_for!(OnDelete),
+        schema_for!(NodeRole),
+    ];
     enums.iter().filter_map(|schema| serde_json::from_value(schema.get(MEANINGS)?.clone()).ok()).collect()
 }
 

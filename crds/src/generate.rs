@@ -49,7 +49,11 @@ pub fn files(root: &Path) -> Result<BTreeMap<PathBuf, String>, GenerateError> {
         let example_path = example_path(&names.kind);
         let example =
             fs::read_to_string(root.join(&example_path)).map_err(|source| GenerateError::Example { path: example_path.clone(), source })?;
-        files.insert(Path::new("crds").join(format!("{}.yaml", names.plural)), manifest(definition)?);
+        let manifest = manifest(definition)?;
+        let name = format!("{}.yaml", names.plural);
+        files.insert(Path::new("crds").join(&name), manifest.clone());
+        // A chart takes in nothing from outside its own folder.
+        files.insert(Path::new("charts/redoubt/definitions").join(&name), manifest);
         files.insert(page_path(&names.kind), reference::page(definition, &example_path, &example));
     }
     files.insert(Path::new("docs/resources/README.md").to_owned(), reference::contents(&definitions));

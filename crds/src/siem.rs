@@ -4,9 +4,7 @@ use kube::CustomResource;
 use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    Autoscale, Duration, ExternalBroker, ExternalStore, ManagedBroker, ManagedStore, Resources, SiemStatus, TlsSecretRef,
-};
+use crate::{Autoscale, Duration, ExternalBroker, ExternalStore, ManagedBroker, ManagedStore, Resources, SiemStatus, TlsSecretRef};
 
 /// One SIEM: where events are queued and kept, for how long, and how it listens. One a namespace; every other resource of the
 /// namespace belongs to it.

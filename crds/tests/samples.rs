@@ -9,8 +9,11 @@ use serde::Deserialize as _;
 use serde_json::Value;
 
 fn examples(kind: &str) -> Vec<Value> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(generate::example_path(kind));
-    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    documents(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(generate::example_path(kind)))
+}
+
+fn documents(path: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     serde_yaml::Deserializer::from_str(&text).map(|document| Value::deserialize(document).unwrap()).collect()
 }
 
@@ -37,6 +40,24 @@ fn every_example_is_valid_and_can_be_read() {
             assert_eq!(example["apiVersion"], redoubt_crds::API_VERSION, "{name}");
             assert_eq!(validate(kind, &example), [], "{kind} {name}");
             read_as(kind, example.clone()).unwrap_or_else(|error| panic!("{kind} {name}: {error}"));
+        }
+    }
+}
+
+#[test]
+fn whole_installations_are_valid_resource_by_resource() {
+    let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/samples");
+    let kinds: BTreeSet<String> = definitions().iter().map(|definition| definition.spec.names.kind.clone()).collect();
+    for folder in ["quickstart", "production"] {
+        let files = fs::read_dir(samples.join(folder)).unwrap().map(|entry| entry.unwrap().path());
+        let resources: Vec<Value> =
+            files.flat_map(|path| documents(&path)).filter(|object| object["apiVersion"] == redoubt_crds::API_VERSION).collect();
+
+        assert!(resources.iter().any(|resource| resource["kind"] == "Siem"), "{folder} has no Siem");
+        for resource in resources {
+            let (kind, name) = (resource["kind"].as_str().unwrap(), &resource["metadata"]["name"]);
+            assert!(kinds.contains(kind), "{folder}: {kind} {name}");
+            assert_eq!(validate(kind, &resource), [], "{folder}: {kind} {name}");
         }
     }
 }

@@ -4,6 +4,7 @@
 //! not compile, or whose own tests fail, is left out, and every other one runs. Where a plan was running before, the last good version
 //! of that resource goes on in its stead.
 
+mod ports;
 #[cfg(test)]
 mod tests;
 
@@ -13,7 +14,9 @@ use std::{
     sync::Arc,
 };
 
-use redoubt_crds::{IngestSpec, ResponseActionSpec, SiemSpec};
+use redoubt_crds::SiemSpec;
+
+use ports::Ports;
 
 use crate::{
     diagnostic::{Diagnostic, Level, Problem},
@@ -36,6 +39,8 @@ pub struct Input {
     /// Files of which some document could not be read at all, and folders that could not be looked into: a resource that came from one
     /// of them before has not been deleted.
     pub incomplete_paths: BTreeSet<PathBuf>,
+    /// Resources that are not in `resources` since they are judged one by one (see [`judge`]), and that run.
+    pub apart: BTreeSet<(Kind, String)>,
     /// Bytes that resources refer to by path.
     pub assets: Assets,
 }
@@ -122,6 +127,11 @@ impl Plan {
         Outcome::Event { event: Box::new(event), evaluation, failures }
     }
 
+    /// The resources that run, by kind and name. Of one whose newest version is bad, this is the last good one.
+    pub fn running(&self) -> impl Iterator<Item = Running<'_>> {
+        self.live.iter().map(|((kind, name), live)| Running { kind: *kind, name, generation: live.generation, spec: &live.spec })
+    }
+
     /// How many resources of each kind run.
     #[must_use]
     pub fn counts(&self) -> BTreeMap<Kind, usize> {
@@ -133,9 +143,23 @@ impl Plan {
     }
 }
 
+/// A resource that runs, in the version that runs.
+#[derive(Debug, Clone, Copy)]
+pub struct Running<'p> {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its name.
+    pub name: &'p str,
+    /// Its `metadata.generation`, where it had one.
+    pub generation: Option<i64>,
+    /// What it says.
+    pub spec: &'p Spec,
+}
+
 /// A resource that runs, as it was when it last compiled.
 #[derive(Clone)]
 struct Live {
+    generation: Option<i64>,
     spec: Spec,
     file: Arc<PathBuf>,
     part: Part,
@@ -152,10 +176,30 @@ enum Part {
     Action(Arc<Action>),
 }
 
+/// What is to be said of one resource.
+#[derive(Debug, Clone, Default)]
+pub struct Judgement {
+    /// What is wrong with it. It runs where none of them is an error.
+    pub diagnostics: Vec<Diagnostic>,
+    /// How its own tests went.
+    pub tests: Vec<TestOutcome>,
+}
+
+/// Judges one resource that depends on no other, which is true of every AlertRule, as [`compile`] does, and keeps nothing of it: thousands
+/// can be judged one by one in little memory.
+#[must_use]
+pub fn judge(resource: &Resource) -> Judgement {
+    let assets = Assets::new();
+    let mut compiler = Compiler::new(&assets, None, None);
+    let problems = compiler.build(resource).err().unwrap_or_default();
+    let diagnostics = problems.into_iter().map(|problem| diagnostic(Level::Error, resource, problem)).collect();
+    Judgement { diagnostics, tests: compiler.tests.into_iter().flat_map(|tests| tests.outcomes).collect() }
+}
+
 /// Compiles resources into a plan. `previous` is the plan that runs now, whose unchanged parts are taken over as they are.
 #[must_use]
 pub fn compile(input: &Input, previous: Option<&Plan>) -> Compiled {
-    let mut compiler = Compiler { assets: &input.assets, previous, live: BTreeMap::new(), diagnostics: Vec::new(), tests: Vec::new() };
+    let mut compiler = Compiler::new(&input.assets, Some(&input.apart), previous);
     for (key, resource) in compiler.unique(&input.resources) {
         compiler.add(key, resource);
     }
@@ -165,6 +209,7 @@ pub fn compile(input: &Input, previous: Option<&Plan>) -> Compiled {
 
 struct Compiler<'a> {
     assets: &'a Assets,
+    apart: Option<&'a BTreeSet<(Kind, String)>>,
     previous: Option<&'a Plan>,
     live: BTreeMap<(Kind, String), Live>,
     diagnostics: Vec<Diagnostic>,
@@ -172,6 +217,10 @@ struct Compiler<'a> {
 }
 
 impl<'a> Compiler<'a> {
+    fn new(assets: &'a Assets, apart: Option<&'a BTreeSet<(Kind, String)>>, previous: Option<&'a Plan>) -> Self {
+        Self { assets, apart, previous, live: BTreeMap::new(), diagnostics: Vec::new(), tests: Vec::new() }
+    }
+
     /// The resources by kind and name, those that others depend on first. Of two that cannot both be, the first stands; of the second
     /// the last good version goes on, where there is one.
     fn unique(&mut self, resources: &'a [Resource]) -> BTreeMap<(Kind, String), &'a Resource> {
@@ -205,12 +254,14 @@ impl<'a> Compiler<'a> {
 
     fn add(&mut self, key: (Kind, String), resource: &Resource) {
         if let Some(live) = self.unchanged(&key, resource) {
+            self.warn_of_unknown_rules(resource);
             self.live.insert(key, live);
             return;
         }
         match self.build(resource) {
             Ok(part) => {
-                let live = Live { spec: resource.spec.clone(), file: Arc::clone(&resource.origin.file), part };
+                let live =
+                    Live { generation: resource.generation, spec: resource.spec.clone(), file: Arc::clone(&resource.origin.file), part };
                 self.live.insert(key, live);
             }
             Err(problems) => {
@@ -243,7 +294,7 @@ impl<'a> Compiler<'a> {
                 }
             }
         }
-        Some(Live { file: Arc::clone(&resource.origin.file), ..live.clone() })
+        Some(Live { generation: resource.generation, file: Arc::clone(&resource.origin.file), ..live.clone() })
     }
 
     fn build(&mut self, resource: &Resource) -> Result<Part, Vec<Problem>> {
@@ -272,7 +323,7 @@ impl<'a> Compiler<'a> {
             }
             Spec::ResponseAction(spec) => {
                 let action = Action::compile(name, spec)?;
-                self.warn_of_unknown_rules(resource, spec);
+                self.warn_of_unknown_rules(resource);
                 Ok(Part::Action(Arc::new(action)))
             }
         }
@@ -286,9 +337,11 @@ impl<'a> Compiler<'a> {
         if failures.is_empty() { Ok(()) } else { Err(failures) }
     }
 
-    fn warn_of_unknown_rules(&mut self, resource: &Resource, spec: &ResponseActionSpec) {
+    fn warn_of_unknown_rules(&mut self, resource: &Resource) {
+        let Spec::ResponseAction(spec) = &resource.spec else { return };
         for (index, rule) in spec.alerts.rules.iter().enumerate() {
-            if !self.live.contains_key(&(Kind::AlertRule, rule.clone())) {
+            let key = (Kind::AlertRule, rule.clone());
+            if !self.live.contains_key(&key) && !self.apart.is_some_and(|apart| apart.contains(&key)) {
                 let field = format!("spec.alerts.rules[{index}]");
                 let problem = Problem::new(field, format!("AlertRule/{rule} does not run"), "correct the name, or mend that rule");
                 self.report(Level::Warning, resource, problem);
@@ -371,35 +424,4 @@ fn diagnostic(level: Level, resource: &Resource, problem: Problem) -> Diagnostic
 fn place(resource: &Resource) -> String {
     let origin: &Origin = &resource.origin;
     origin.locate(&Problem::new("metadata.name", "", "")).to_string()
-}
-
-/// Who listens on which port.
-struct Ports<'r>(BTreeMap<(&'static str, u16), (Kind, &'r str)>);
-
-impl<'r> Ports<'r> {
-    /// The HTTP listener's port is taken from the start.
-    fn new(resources: &'r [Resource]) -> Self {
-        let siem = resources.iter().find_map(|resource| match &resource.spec {
-            Spec::Siem(spec) => Some((spec.ingest.port, resource.name.as_str())),
-            _ => None,
-        });
-        let (port, name) = siem.unwrap_or((IngestSpec::default().port, "default"));
-        Self(BTreeMap::from([(("tcp", port), (Kind::Siem, name))]))
-    }
-
-    /// Takes a LogSource's ports, all or none; tells the field and the owner of one that is taken.
-    fn claim(&mut self, resource: &'r Resource) -> Option<(&'static str, String)> {
-        let Spec::LogSource(spec) = &resource.spec else { return None };
-        let syslog = spec.syslog.as_ref()?;
-        let udp = syslog.udp_port.map(|port| (("udp", port), "spec.syslog.udpPort"));
-        let tcp = syslog.tcp_port.map(|port| (("tcp", port), "spec.syslog.tcpPort"));
-        let wanted: Vec<_> = udp.into_iter().chain(tcp).collect();
-        for ((protocol, port), field) in &wanted {
-            if let Some((kind, owner)) = self.0.get(&(*protocol, *port)) {
-                return Some((field, format!("{protocol} port {port} belongs to {kind}/{owner}")));
-            }
-        }
-        self.0.extend(wanted.into_iter().map(|(key, _)| (key, (resource.kind, resource.name.as_str()))));
-        None
-    }
 }

@@ -1,9 +1,10 @@
-//! Reading resources from YAML, with the place of each field.
+//! Reading resources from YAML, or as objects of the Kubernetes API, with the place of each field.
 //!
 //! A file may hold many documents. A document that cannot be read is a [`Diagnostic`] with its line and column; the others of the
 //! file stand. What is not of Redoubt's API group is passed over, so that resources may lie beside other manifests.
 
 mod locate;
+mod object;
 mod secrets;
 
 use std::{fmt, path::Path, path::PathBuf, sync::Arc};
@@ -14,6 +15,7 @@ use serde_json::Value;
 
 use crate::diagnostic::{Diagnostic, Level, Location, Problem};
 
+pub use object::manifest;
 pub use secrets::referenced_secrets;
 
 /// The kinds of resources, in the order in which they depend on each other.
@@ -50,7 +52,9 @@ impl Kind {
         }
     }
 
-    fn of(name: &str) -> Option<Self> {
+    /// The kind of a name.
+    #[must_use]
+    pub fn of(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.as_str() == name)
     }
 }
@@ -85,6 +89,8 @@ pub struct Resource {
     pub kind: Kind,
     /// `metadata.name`.
     pub name: String,
+    /// `metadata.generation`: which version of an object of the Kubernetes API this is. Files have none.
+    pub generation: Option<i64>,
     /// What it says.
     pub spec: Spec,
     /// Where it was read.
@@ -132,6 +138,23 @@ pub struct File {
     pub incomplete: bool,
 }
 
+impl File {
+    fn add(&mut self, read: Result<Option<Resource>, Vec<Diagnostic>>) {
+        match read {
+            Ok(resource) => self.resources.extend(resource),
+            Err(found) => {
+                for diagnostic in &found {
+                    match &diagnostic.resource {
+                        Some((kind, name)) => self.refused.extend(Kind::of(kind).map(|kind| (kind, name.clone()))),
+                        None => self.incomplete = true,
+                    }
+                }
+                self.diagnostics.extend(found);
+            }
+        }
+    }
+}
+
 /// Reads the resources of one file.
 #[must_use]
 pub fn read(path: &Path, text: &str) -> File {
@@ -139,23 +162,29 @@ pub fn read(path: &Path, text: &str) -> File {
     let mut file = File::default();
     for (lines_before, document) in locate::documents(text) {
         let origin = Origin { file: Arc::clone(&path), text: Arc::from(document), lines_before };
-        let read = match serde_saphyr::from_str::<Value>(document) {
+        file.add(match serde_saphyr::from_str::<Value>(document) {
             Ok(value) => read_document(&origin, value),
             Err(error) => Err(vec![not_yaml(&origin, &error)]),
-        };
-        match read {
-            Ok(resource) => file.resources.extend(resource),
-            Err(found) => {
-                for diagnostic in &found {
-                    match &diagnostic.resource {
-                        Some((kind, name)) => file.refused.extend(Kind::of(kind).map(|kind| (kind, name.clone()))),
-                        None => file.incomplete = true,
-                    }
-                }
-                file.diagnostics.extend(found);
-            }
-        }
+        });
     }
+    file
+}
+
+/// Reads one object of the Kubernetes API: what [`read`] makes of its [`manifest`] in a file called `KIND/NAME`. A spec that is not there
+/// is `null`.
+#[must_use]
+pub fn read_object(kind: Kind, name: &str, generation: Option<i64>, spec: Value) -> File {
+    let value = object::with_head(kind, name, generation, spec);
+    let text = object::to_yaml(&value);
+    read_value(&Path::new(kind.as_str()).join(name), value, &text)
+}
+
+/// Reads one resource that came as a value. `text` is the YAML in which places are told; where it is empty,
+/// every place is its first line.
+#[must_use]
+pub fn read_value(path: &Path, value: Value, text: &str) -> File {
+    let mut file = File::default();
+    file.add(read_document(&Origin { file: Arc::new(path.to_owned()), text: Arc::from(text), lines_before: 0 }, value));
     file
 }
 
@@ -201,6 +230,7 @@ fn read_document(origin: &Origin, value: Value) -> Result<Option<Resource>, Vec<
         let remedy = "use lower-case letters, digits, '-' and '.', at most 253 of them, a letter or digit first and last";
         return Err(refuse(None, Problem::new("metadata.name", message, remedy)));
     }
+    let generation = value.pointer("/metadata/generation").and_then(Value::as_i64);
     let identity = Some((kind.as_str().to_owned(), name.clone()));
     let violations = redoubt_crds::validate(kind.as_str(), &value);
     let spec = read_spec(kind, value, origin).map_err(|diagnostic| vec![Diagnostic { resource: identity.clone(), ..*diagnostic }])?;
@@ -210,7 +240,7 @@ fn read_document(origin: &Origin, value: Value) -> Result<Option<Resource>, Vec<
             .flat_map(|violation| refuse(identity.clone(), Problem::new(violation.field, violation.message, "")))
             .collect());
     }
-    Ok(Some(Resource { kind, name, spec, origin: origin.clone() }))
+    Ok(Some(Resource { kind, name, generation, spec, origin: origin.clone() }))
 }
 
 fn read_spec(kind: Kind, value: Value, origin: &Origin) -> Result<Spec, Box<Diagnostic>> {
@@ -227,7 +257,7 @@ fn read_spec(kind: Kind, value: Value, origin: &Origin) -> Result<Spec, Box<Diag
 /// A value as its type. Only where that fails is the text read a second time, by the type, for the line and column of the fault.
 fn typed<T: DeserializeOwned>(value: Value, origin: &Origin) -> Result<T, Box<Diagnostic>> {
     serde_json::from_value(value).map_err(|plain| {
-        let located = serde_saphyr::from_str::<T>(&origin.text).err();
+        let located = (!origin.text.is_empty()).then(|| serde_saphyr::from_str::<T>(&origin.text).err()).flatten();
         let (message, place) = located.as_ref().map_or_else(|| (plain.to_string(), (1, 1)), locate::describe);
         Box::new(refusal(origin.at(place), message))
     })
@@ -289,12 +319,13 @@ mod tests {
             ),
             (
                 "apiVersion: redoubt.dev/v1alpha1\nkind: Watchlist\nmetadata: {name: a}\nspec:\n  match: exact\n  entrys: []\n",
-                "siem.yaml:6:3: Watchlist/a: ",
+                "siem.yaml:6:3: Watchlist/a: unknown field `entrys`, expected one of match, entries",
             ),
         ] {
             let file = read_text(text);
 
             assert!(first(&file).starts_with(expected), "expected {expected}\n     got {}", first(&file));
+            assert!(!first(&file).contains(" at line "), "the place is told twice: {}", first(&file));
         }
     }
 
@@ -304,6 +335,27 @@ mod tests {
 
         assert!(file.resources.is_empty());
         assert!(file.diagnostics.is_empty());
+    }
+
+    #[test]
+    fn a_value_is_read_as_its_text_is() {
+        for text in [
+            WATCHLIST,
+            "apiVersion: redoubt.dev/v1alpha1\nkind: Watchlist\nmetadata: {name: a}\nspec:\n  match: exactly\n",
+            "apiVersion: redoubt.dev/v1alpha1\nkind: Watchlist\nmetadata: {name: a}\nspec:\n  match: 7\n",
+        ] {
+            let value: Value = serde_saphyr::from_str(text).unwrap();
+
+            let with_places = read_value(Path::new("siem.yaml"), value.clone(), text);
+            let without = read_value(Path::new("siem.yaml"), value, "");
+
+            let file = read_text(text);
+            assert_eq!(with_places.diagnostics, file.diagnostics);
+            assert_eq!(with_places.refused, file.refused);
+            assert_eq!(with_places.resources.len(), file.resources.len());
+            assert_eq!(without.diagnostics.len(), file.diagnostics.len());
+            assert!(without.diagnostics.iter().all(|diagnostic| diagnostic.location.line == 1));
+        }
     }
 
     #[test]

@@ -12,6 +12,8 @@ use serde_json::{Map, Value};
 
 use matcher::Matcher;
 
+mod candidates;
+mod clue;
 mod event_view;
 pub mod explain;
 mod field;

@@ -73,6 +73,8 @@ use redoubt_crds::{LogSource, ResponseAction, Siem};
 use serde::de::DeserializeOwned;
 use tracing::{debug, warn};
 
+pub use crate::options::Images;
+
 use self::{
     dereference::Observed,
     owner::{Component, INSTANCE, MANAGED_BY, MANAGER},
@@ -88,17 +90,6 @@ const SOON: Duration = Duration::from_secs(5);
 const WORK: Duration = Duration::from_secs(15);
 /// The pauses after failures grow from the first to the last.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(120));
-
-/// The images of this release.
-#[derive(Debug, Clone)]
-pub struct Images {
-    /// Of the roles.
-    pub roles: String,
-    /// RabbitMQ's.
-    pub broker: String,
-    /// Elasticsearch's.
-    pub store: String,
-}
 
 /// The operator's own pods, as NetworkPolicies know them.
 #[derive(Debug, Clone)]
@@ -294,6 +285,7 @@ async fn reconcile(siem: Arc<Guarded>, context: Arc<Context>) -> Result<Action, 
 }
 
 /// When to try again: the longer it has failed, the later.
+#[expect(clippy::needless_pass_by_value, reason = "the Controller's way to call it")]
 fn again(siem: Arc<Guarded>, error: &Error, context: Arc<Context>) -> Action {
     let meta = siem.meta();
     let (name, namespace) = (meta.name.clone().unwrap_or_default(), meta.namespace.clone().unwrap_or_default());

@@ -23,9 +23,12 @@ use redoubt::{
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::load::{ADDRESS, Body, EVENTS, Run};
+use crate::load::{ADDRESS, Body, Run};
 
 mod load;
+
+/// Events of one run.
+const EVENTS: usize = 150_000;
 
 fn main() {
     let Some(corpora) = load::corpora() else {

@@ -68,6 +68,27 @@ struct ResourceArgs {
     paths: Vec<PathBuf>,
 }
 
+/// The resources that a role works on.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct FollowedArgs {
+    /// A file with resources, or a folder: all .yaml and .yml files below it. May be given more than once. Changes are followed.
+    #[arg(short = 'f', long = "file", value_name = "PATH", num_args = 1..)]
+    paths: Vec<PathBuf>,
+    /// Instead of files: the namespace of a Kubernetes cluster whose resources are meant, as the operator's pods do it. Its objects are
+    /// followed through the API, by the pod's service account, or outside of a cluster by the file that KUBECONFIG names. Secrets that they
+    /// refer to are copied into the folder of --secrets and kept up to date.
+    #[arg(long, value_name = "NAMESPACE", env = "REDOUBT_NAMESPACE", value_parser = namespace)]
+    namespace: Option<String>,
+}
+
+/// A DNS label (RFC 1123), as Kubernetes asks of a namespace.
+fn namespace(text: &str) -> Result<String, String> {
+    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let is_label = !text.is_empty() && text.len() <= 63 && text.chars().all(inner) && !text.starts_with('-') && !text.ends_with('-');
+    is_label.then(|| text.to_owned()).ok_or_else(|| "use lower-case letters, digits and '-', at most 63, no '-' first or last".to_owned())
+}
+
 /// Where a process keeps what is its own.
 #[derive(Debug, Args)]
 struct DataArgs {

@@ -20,6 +20,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     ops::Range,
     sync::Arc,
+    time::Duration,
 };
 
 use futures::FutureExt as _;
@@ -30,14 +31,18 @@ use redoubt_engine::{
     rule::Match,
     weight::{Weight, text_bytes},
 };
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::{
     backoff::{Backoff, Stopped},
     batch,
-    broker::{Broker, BrokerError, Delivery, Topic, declare_until_done},
+    broker::{Broker, BrokerError, Consumer, Delivery, Topic, declare_until_done},
     inflight::settle,
     metrics::{AlertLabels, KindLabels, Metrics, RuleLabels},
     publish::{MAX_MESSAGE_BYTES, PublishError, cut, publish_until_taken},
@@ -204,6 +209,11 @@ struct Partition {
 
 /// Deliveries that are worked on together.
 const MAX_DELIVERIES: usize = 16;
+/// How long alerts wait for others to be written with: each write costs the store much that does not depend on its size. They are announced
+/// by then, and the next search would hardly find them sooner.
+const WRITE_AFTER: Duration = Duration::from_millis(100);
+/// So many deliveries do not wait.
+const MAX_HELD: usize = 256;
 /// Alerts in one message to respond.
 const MAX_ANNOUNCED: usize = 100;
 /// Alerts in one write.
@@ -224,34 +234,63 @@ impl Partition {
             info!(reason, partition = self.number, "stopped before the alerts of before were written again");
             return Ok(());
         }
+        // Worked on, and not written yet.
+        let mut held: Vec<(u64, Result<(), String>)> = Vec::new();
+        let mut due = Instant::now();
         loop {
             tokio::select! {
                 biased;
-                () = shutdown.cancelled() => return Ok(()),
+                () = shutdown.cancelled() => break,
                 changed = plan.changed() => {
                     if changed.is_err() {
-                        return Ok(());
+                        break;
                     }
                     let rules = Arc::clone(&plan.borrow_and_update().rules);
                     self.state.replace_rules(rules);
                 }
+                () = sleep_until(due), if !held.is_empty() => self.write_and_settle(&mut held, &mut *consumer, &shutdown).await?,
                 delivery = consumer.next() => {
-                    let Some(delivery) = delivery? else { return Ok(()) };
+                    let Some(delivery) = delivery? else { break };
                     let mut deliveries = vec![delivery];
                     while deliveries.len() < MAX_DELIVERIES
                         && let Some(Ok(Some(delivery))) = consumer.next().now_or_never()
                     {
                         deliveries.push(delivery);
                     }
-                    for (tag, done) in self.work(deliveries, &shutdown).await {
-                        settle(&mut *consumer, tag, done, &shutdown).await?;
+                    if held.is_empty() {
+                        due = Instant::now() + WRITE_AFTER;
+                    }
+                    held.extend(self.work(deliveries, &shutdown).await);
+                    if held.len() >= MAX_HELD {
+                        due = Instant::now();
                     }
                 }
             }
         }
+        self.write_and_settle(&mut held, &mut *consumer, &shutdown).await
     }
 
-    /// Works on deliveries together, since they share what announcing and writing costs; how it went with each, by tag.
+    /// Writes what is pending, and then settles the deliveries that led to it.
+    async fn write_and_settle(
+        &mut self,
+        held: &mut Vec<(u64, Result<(), String>)>,
+        consumer: &mut dyn Consumer,
+        shutdown: &CancellationToken,
+    ) -> Result<(), BrokerError> {
+        // An alert that could not be announced before is not written before it is.
+        let written = self.announce_and_write(shutdown).await;
+        let mut done = Vec::with_capacity(held.len());
+        for (tag, worked) in held.drain(..) {
+            match worked.and_then(|()| written.clone()) {
+                Ok(()) => done.push(tag),
+                failed => settle(consumer, tag, failed, shutdown).await?,
+            }
+        }
+        if done.is_empty() { Ok(()) } else { consumer.ack(&done).await }
+    }
+
+    /// Works on deliveries together, since they share what announcing costs; how it went with each, by tag. They are done when what is
+    /// pending is written.
     async fn work(&mut self, deliveries: Vec<Delivery>, shutdown: &CancellationToken) -> Vec<(u64, Result<(), String>)> {
         if let Some(hold) = deliveries.iter().map(|delivery| delivery.hold).find(|hold| *hold != self.hold) {
             if let Err(reason) = self.take_over(shutdown).await {
@@ -270,7 +309,7 @@ impl Partition {
                 self.role.metrics.correlate_overflow.get_or_create(&KindLabels { kind }).inc_by(count);
             }
         }
-        if let Err(reason) = self.announce_and_write(shutdown).await {
+        if let Err(reason) = self.announce(shutdown).await {
             done.iter_mut().for_each(|(_, done)| *done = Err(reason.clone()));
         }
         done

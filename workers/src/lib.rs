@@ -18,6 +18,7 @@ pub mod correlate;
 mod health;
 mod inflight;
 pub mod ingest;
+mod kubernetes;
 pub mod metrics;
 pub mod process;
 mod publish;

@@ -153,6 +153,20 @@ pub struct ResourceLabels {
     pub state: &'static str,
 }
 
+/// Labels of [`Metrics::watch_failures`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct WatchLabels {
+    /// What is followed: a kind, such as `AlertRule` or `Secret`, or `last-good`.
+    pub watch: &'static str,
+}
+
+/// Labels of [`Metrics::secrets`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct StateLabels {
+    /// `present` or `missing`.
+    pub state: &'static str,
+}
+
 /// A histogram of seconds whose buckets are chosen once, at registration.
 type Seconds<L> = Family<L, Histogram, fn() -> Histogram>;
 
@@ -210,6 +224,10 @@ pub struct Metrics {
     pub reloads: Family<ResultLabels, Counter>,
     /// Resources known now, by kind and state.
     pub resources: Family<ResourceLabels, Gauge>,
+    /// Times that the Kubernetes API did not let something be followed.
+    pub watch_failures: Family<WatchLabels, Counter>,
+    /// Secrets that this process needs, by whether they are there.
+    pub secrets: Family<StateLabels, Gauge>,
     /// From the receipt of an event to the alert that it raised.
     pub event_to_alert_seconds: Seconds<RuleLabels>,
 }
@@ -257,6 +275,13 @@ impl Metrics {
             store_bulk_seconds: register(r, "store_bulk_seconds", "Time of one bulk write to the store", work_seconds()),
             reloads: register(r, "reload", "Times that changed resources were taken over", Family::default()),
             resources: register(r, "resources", "Resources known now", Family::default()),
+            watch_failures: register(
+                r,
+                "watch_failures",
+                "Times that the Kubernetes API did not let something be followed",
+                Family::default(),
+            ),
+            secrets: register(r, "secrets", "Secrets of the namespace that this process needs", Family::default()),
             event_to_alert_seconds: register(
                 r,
                 "event_to_alert_seconds",

@@ -5,6 +5,7 @@
 
 use std::{
     fmt,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -13,7 +14,7 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, bail};
 use futures::{TryStreamExt as _, stream};
 use jiff::Timestamp;
-use redoubt_engine::compile::Plan;
+use redoubt_engine::{compile::Plan, resource::Kind};
 use tokio::{
     sync::{Semaphore, watch},
     task::{JoinHandle, JoinSet},
@@ -22,20 +23,21 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
+    backoff::Backoff,
     broker::{
         self, Broker, BrokerError, Topic, declare_until_done,
         embedded::EmbeddedBroker,
         rabbitmq::{Bounds, RabbitMq},
     },
     correlate::{self, Correlate},
-    health::Health,
+    health::{Health, Readiness},
     ingest::{Ingest, IngestOptions, IngestPlan},
     metrics::{Metrics, QueueLabels},
     process::{self, Process},
     resources::Watched,
     respond::{self, Respond, webhook},
     retention::Retention,
-    secrets::Secrets,
+    secrets::{Secrets, mirror::Mirror},
     store::{self, Store, elasticsearch::ElasticsearchStore, embedded::EmbeddedStore},
 };
 
@@ -49,17 +51,15 @@ const GAUGE_INTERVAL: Duration = Duration::from_secs(2);
 /// What to run, and where.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Files and folders with resources.
-    pub resources: Vec<PathBuf>,
     /// Where the queue and the store live.
     pub data: PathBuf,
     /// Where secrets lie, as `NAME/KEY`.
     pub secrets: PathBuf,
     /// Address that listeners bind to.
-    pub bind: std::net::IpAddr,
+    pub bind: IpAddr,
     /// The one role to run, or all.
     pub role: Option<Role>,
-    /// Port of the page of health and metrics, for roles that do not listen by themselves.
+    /// Port of the page of health and metrics, where there is to be one. Ingest has one on its HTTP listener, too.
     pub health_port: Option<u16>,
 }
 
@@ -97,6 +97,7 @@ pub struct Running {
     stop_roles: CancellationToken,
     broker: Arc<dyn Broker>,
     store: Option<Arc<dyn Store>>,
+    readiness: Readiness,
 }
 
 /// The time now, in milliseconds since 1970: the one clock of the roles.
@@ -105,30 +106,48 @@ pub fn now_millis() -> i64 {
     Timestamp::now().as_millisecond()
 }
 
-/// Starts what the options say on the resources that `watched` follows.
+/// Starts what the options say on the resources that `watched` follows. With the resources of a namespace, that waits until there are a
+/// Siem, the Secrets that the role cannot do without, and a store that answers, and the page of health says which of them it waits for.
 ///
 /// # Errors
 /// The data folder is in use or unreadable, a listener's address is taken, or a role on its own has no broker or store that others
 /// share.
 pub async fn start(options: &Options, watched: Watched, metrics: Arc<Metrics>) -> Result<Running> {
-    let plan = Arc::clone(&watched.plans().borrow());
+    let (stop_ingest, stop_roles) = (CancellationToken::new(), CancellationToken::new());
+    let abandoned = stop_roles.clone().drop_guard();
+    let mut roles = JoinSet::new();
+    let (plans, readiness, namespace) = (watched.plans(), watched.readiness(), watched.namespace().cloned());
+    let health = Health::new(Arc::clone(&metrics), readiness.clone(), plans.clone());
+    if let Some(port) = options.health_port {
+        health.serve(SocketAddr::new(options.bind, port), &mut roles, stop_roles.clone()).await?;
+    }
+    let watching = tokio::spawn(watched.run(stop_roles.clone()));
+    if let (Some(namespace), Some(role)) = (&namespace, options.role) {
+        let has_siem = |plan: &Arc<Plan>| plan.running().any(|running| running.kind == Kind::Siem);
+        plans.clone().wait_for(has_siem).await?;
+        let (plans, stop) = (plans.clone(), stop_roles.clone());
+        let mut mirror = Mirror::start(namespace, &options.secrets, role, plans, Arc::clone(&metrics), stop)?;
+        mirror.until_enough(|lack| readiness.waits_for(lack)).await;
+    }
+    let plan = Arc::clone(&plans.borrow());
     if let Some(role) = options.role {
         check_shared(role, &plan)?;
     }
+
     let runs = |role: Role| options.role.is_none_or(|only| only == role);
     let secrets = Secrets::new(options.secrets.clone());
     let broker = open_broker(options, &plan, &secrets)?;
-    let store = if options.role == Some(Role::Ingest) { None } else { Some(open_store(&options.data, &plan, &secrets).await?) };
-    let (stop_ingest, stop_roles) = (CancellationToken::new(), CancellationToken::new());
-    let mut roles = JoinSet::new();
-
-    let health = Health::new(Arc::clone(&broker), Arc::clone(&metrics), watched_queues(options.role, &plan).next());
-    if let Some(port) = options.health_port {
-        health.serve(std::net::SocketAddr::new(options.bind, port), &mut roles, stop_roles.clone()).await?;
-    }
+    health.ask(Arc::clone(&broker), watched_queues(options.role, &plan).next());
+    let store = match options.role {
+        Some(Role::Ingest) => None,
+        // Where an operator runs the store, it may come up after this process.
+        _ if namespace.is_some() => Some(open_store_until_done(options, &plan, &secrets, &readiness).await),
+        _ => Some(open_store(&options.data, &plan, &secrets).await?),
+    };
+    readiness.waits_for("the broker does not answer yet");
     if let Some(store) = &store {
         declare_all(&*broker, plan.siem.correlate.partitions, &stop_roles).await?;
-        let parts = Parts { plan: watched.plans(), broker: &broker, store, secrets: &secrets, metrics: &metrics };
+        let parts = Parts { plan: plans.clone(), broker: &broker, store, secrets: &secrets, metrics: &metrics };
         parts.spawn(runs, &mut roles, &stop_roles)?;
     }
     let queues: Vec<(Topic, &'static str)> = watched_queues(options.role, &plan).collect();
@@ -138,16 +157,19 @@ pub async fn start(options: &Options, watched: Watched, metrics: Arc<Metrics>) -
         Ok(())
     });
 
-    let ingest = runs(Role::Ingest).then(|| {
-        let ingest_plans = ingest_plans(watched.plans(), stop_roles.clone());
+    let mut ingest = None;
+    if runs(Role::Ingest) {
+        let ingest_plans = ingest_plans(plans, stop_roles.clone());
         let listening = IngestOptions { bind: options.bind, drain: DRAIN };
-        let ingest = Ingest::new(ingest_plans, Arc::clone(&broker), secrets, metrics, Arc::new(now_millis), listening);
-        let stop = stop_ingest.clone();
-        tokio::spawn(async move { ingest.run(stop).await.context("ingest") })
-    });
-    let watching = tokio::spawn(watched.run(stop_roles.clone()));
-    health.ready();
-    Ok(Running { ingest, roles, watching, stop_ingest, stop_roles, broker, store })
+        let role = Ingest::new(ingest_plans, Arc::clone(&broker), secrets, metrics, Arc::new(now_millis), listening);
+        let (stop, mut bound) = (stop_ingest.clone(), role.bound());
+        ingest = Some(tokio::spawn(async move { role.run(stop).await.context("ingest") }));
+        // Where it does not come to listen, its end says why.
+        let _ = bound.wait_for(|bound| bound.http.is_some()).await;
+    }
+    readiness.started();
+    abandoned.disarm();
+    Ok(Running { ingest, roles, watching, stop_ingest, stop_roles, broker, store, readiness })
 }
 
 /// A role on its own works with others through a broker and a store that all of them reach.
@@ -235,6 +257,7 @@ impl Running {
             ended = joined(&mut self.ingest) => Some(ended),
             Some(ended) = self.roles.join_next() => Some(ended.map_err(anyhow::Error::from).and_then(|done| done)),
         };
+        self.readiness.stopping();
         self.stop_ingest.cancel();
         if let Some(ingest) = self.ingest.take().filter(|ingest| !ingest.is_finished()) {
             // Bounded by its own time to drain.
@@ -298,6 +321,20 @@ async fn open_store(data: &Path, plan: &Plan, secrets: &Secrets) -> Result<Arc<d
     let options = store::embedded::Options { index_buffer_bytes: buffer, refresh: settings.refresh.as_std() };
     let folder = data.join("store");
     Ok(Arc::new(EmbeddedStore::open(&folder, &options).with_context(|| format!("opening the store in {}", folder.display()))?))
+}
+
+/// Opens the store as often as it takes.
+async fn open_store_until_done(options: &Options, plan: &Plan, secrets: &Secrets, readiness: &Readiness) -> Arc<dyn Store> {
+    readiness.waits_for("the store does not answer yet");
+    let (mut pauses, never) = (Backoff::default(), CancellationToken::new());
+    loop {
+        match open_store(&options.data, plan, secrets).await {
+            Ok(store) => return store,
+            Err(error) => readiness.waits_for(format!("{error:#}")),
+        }
+        // Fails only at a shutdown, which ends this from outside.
+        let _ = pauses.pause(&never).await;
+    }
 }
 
 /// Declares every subscription before the first event can come in: what is published before a subscription exists passes it by.

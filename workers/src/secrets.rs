@@ -3,6 +3,8 @@
 //! A resource never holds a secret, it names one: `{name, key}`. Here that name becomes the file `DIRECTORY/NAME/KEY`, which is what a
 //! mounted Kubernetes Secret looks like, and on one machine is a folder that its owner fills. A changed file is seen within a second,
 //! so that a token is rotated without a restart. A value never reaches a log: its type prints as `[secret]`.
+//!
+//! In a cluster, [`mirror`] keeps such a folder.
 
 use std::{
     collections::HashMap,
@@ -14,6 +16,9 @@ use std::{
 };
 
 use redoubt_crds::{SecretKeyRef, TlsSecretRef};
+
+mod copies;
+pub(crate) mod mirror;
 
 /// How long a value is given out before its file is looked at again.
 const RECHECK: Duration = Duration::from_secs(1);

@@ -40,7 +40,7 @@ fn enrichment_test(expect: &Value) -> Value {
     json!({ "drop": { "reason": "r" }, "tests": [{ "name": "n", "event": {}, "expect": expect }] })
 }
 
-fn node_sets(sets: Value) -> Value {
+fn node_sets(sets: &Value) -> Value {
     json!({ "store": { "managed": { "nodeSets": sets } } })
 }
 
@@ -125,22 +125,22 @@ fn rule_cases() -> Vec<RuleCase> {
         ),
         rule(
             "Siem",
-            node_sets(json!([{ "name": "a" }, { "name": "b" }])),
-            node_sets(json!([{ "name": "a" }, { "name": "a" }])),
+            node_sets(&json!([{ "name": "a" }, { "name": "b" }])),
+            node_sets(&json!([{ "name": "a" }, { "name": "a" }])),
             "spec.store.managed.nodeSets",
             "two node sets must not have the same name",
         ),
         rule(
             "Siem",
-            node_sets(json!([{ "name": "a", "roles": ["master"] }, { "name": "b", "roles": ["data"] }])),
-            node_sets(json!([{ "name": "a", "roles": ["ingest"] }, { "name": "b", "roles": ["data"] }])),
+            node_sets(&json!([{ "name": "a", "roles": ["master"] }, { "name": "b", "roles": ["data"] }])),
+            node_sets(&json!([{ "name": "a", "roles": ["ingest"] }, { "name": "b", "roles": ["data"] }])),
             "spec.store.managed.nodeSets",
             "one of the node sets must have the role master",
         ),
         rule(
             "Siem",
-            node_sets(json!([{ "name": "a", "roles": ["master", "data_content"] }])),
-            node_sets(json!([{ "name": "a", "roles": ["master"] }])),
+            node_sets(&json!([{ "name": "a", "roles": ["master", "data_content"] }])),
+            node_sets(&json!([{ "name": "a", "roles": ["master"] }])),
             "spec.store.managed.nodeSets",
             "one of the node sets must have the role data or data_content",
         ),

@@ -80,6 +80,25 @@ fn a_bad_resource_is_left_out_and_all_others_run() {
 }
 
 #[test]
+fn a_plan_tells_the_generation_of_each_version_that_runs() {
+    let generation = |number: i64, source: &str| enrichment(source).replace("name: paint", &format!("name: paint, generation: {number}"));
+    let running = |plan: &Plan| plan.running().map(|running| (running.name.to_owned(), running.generation)).collect::<Vec<_>>();
+    let mut plan = Plan::default();
+
+    for (case, text, expected) in [
+        ("new", generation(1, ".a = 1"), Some(1)),
+        ("as before, by way of another", generation(3, ".a = 1"), Some(3)),
+        ("bad: the last good one goes on", generation(4, ".a = oops"), Some(3)),
+        ("good again", generation(5, ".a = 2"), Some(5)),
+        ("from a file", enrichment(".a = 2"), None),
+    ] {
+        plan = compile(&input(&[("e.yaml", &text)]), Some(&plan)).plan;
+
+        assert_eq!(running(&plan), [("paint".to_owned(), expected)], "{case}");
+    }
+}
+
+#[test]
 fn a_resource_that_becomes_bad_keeps_its_last_good_version() {
     let first = compile(&input(&[("a.yaml", SOURCE), ("b.yaml", &enrichment(".colour = \"red\""))]), None);
 
@@ -194,4 +213,50 @@ fn an_event_of_a_source_that_is_gone_is_kept_as_a_dead_letter() {
     let outcome = compiled.plan.process(&event("{}"));
 
     assert!(matches!(outcome, Outcome::DeadLetter { reason } if reason == "LogSource/app is gone"));
+}
+
+const ACTION: &str = "
+apiVersion: redoubt.dev/v1alpha1
+kind: ResponseAction
+metadata: {name: call}
+spec: {alerts: {rules: [brute-force]}, log: {}}
+";
+
+#[test]
+fn a_warning_stands_as_long_as_its_reason_does() {
+    let with_action = input(&[("a.yaml", SOURCE), ("b.yaml", ACTION)]);
+    let first = compile(&with_action, None);
+
+    let second = compile(&with_action, Some(&first.plan));
+
+    assert_eq!(messages(&first), messages(&second));
+    assert!(messages(&first)[0].contains("AlertRule/brute-force does not run"), "{:?}", messages(&first));
+}
+
+#[test]
+fn a_rule_that_is_judged_apart_is_known() {
+    let mut with_action = input(&[("b.yaml", ACTION)]);
+    with_action.apart.insert((Kind::AlertRule, "brute-force".to_owned()));
+
+    assert_eq!(messages(&compile(&with_action, None)), [""; 0]);
+}
+
+#[test]
+fn a_rule_by_itself_is_judged_as_it_is_among_others() {
+    let rule = |condition: &str, fires: bool| {
+        format!(
+            "apiVersion: redoubt.dev/v1alpha1\nkind: AlertRule\nmetadata: {{name: r}}\nspec:\n  sigma:\n    title: t\n    logsource: {{product: p}}\n    \
+             detection: {{s: {{a: 1}}, condition: {condition}}}\n  tests: [{{name: one, events: [{{details: {{a: 1}}}}], expect: {{fires: {fires}}}}}]\n"
+        )
+    };
+    for (text, errors, outcomes) in [(rule("s", true), 0, 1), (rule("s", false), 1, 1), (rule("s and", true), 1, 0)] {
+        let alone = input(&[("r.yaml", &text)]);
+
+        let judged = judge(&alone.resources[0]);
+
+        let compiled = compile(&alone, None);
+        assert_eq!(judged.diagnostics, compiled.diagnostics, "{text}");
+        assert_eq!((judged.diagnostics.len(), judged.tests.len()), (errors, outcomes), "{text}\n{:?}", judged.diagnostics);
+        assert_eq!(judged.tests, compiled.tests.into_iter().flat_map(|tests| tests.outcomes).collect::<Vec<_>>());
+    }
 }

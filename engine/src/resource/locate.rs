@@ -32,8 +32,10 @@ pub(super) fn documents(text: &str) -> Vec<(usize, &str)> {
 pub(super) fn describe(error: &serde_saphyr::Error) -> (String, (usize, usize)) {
     let place = error.location().map_or((1, 1), |location| (count(location.line()), count(location.column())));
     let text = error.without_snippet().to_string();
-    let line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("unreadable");
-    (line.trim().to_owned(), place)
+    let line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("unreadable").trim();
+    // The place is told once, as that of the file.
+    let line = line.strip_suffix(&format!(" at line {}, column {}", place.0, place.1)).unwrap_or(line);
+    (line.to_owned(), place)
 }
 
 /// The place of a field within a document, or of the nearest field around it that is written there.

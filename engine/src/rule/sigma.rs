@@ -1,5 +1,6 @@
-//! Sigma rules (specification 2.1), compiled and indexed by rsigma: the one module that knows that crate's rules and engine, so that
-//! another core, or another version of this one, changes nothing else. [`super::event_view`] is its counterpart for events.
+//! Sigma rules (specification 2.1), compiled and evaluated by rsigma. With [`super::clue`], which looks into its compiled rules, this is the
+//! one module that knows that crate's rules and engine, so that another core, or another version of this one, changes nothing else.
+//! [`super::event_view`] is its counterpart for events.
 
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
@@ -8,7 +9,7 @@ use rsigma_eval::{CompiledRule, Engine, EvaluationResult, MatchDetailLevel, Matc
 use rsigma_parser::{ConditionExpr, Level, SigmaCollection};
 use serde_json::{Map, Value, json};
 
-use super::{Reason, event_view::EventView, logsource};
+use super::{Reason, candidates::Candidates, event_view::EventView, logsource};
 use crate::diagnostic::Problem;
 
 mod trace;
@@ -261,7 +262,7 @@ fn describe_selection(selection: &Value, message: String) -> String {
     message
 }
 
-/// Many rules at once, so that an event meets only those that may fit it: one rsigma engine for each logsource that rules name.
+/// Many rules at once, so that an event meets only those that may fit it: a part for each logsource that rules name.
 #[derive(Default)]
 pub(super) struct Index {
     buckets: Vec<Arc<Bucket>>,
@@ -274,7 +275,9 @@ struct Bucket {
     logsource: SigmaLogsource,
     /// In the order of their names.
     rules: Vec<Named>,
-    engine: Engine,
+    candidates: Candidates,
+    /// One engine a rule, in the same order. The engine's own index of many rules would take ten times the memory of the rules.
+    engines: Vec<Engine>,
 }
 
 impl Index {
@@ -302,9 +305,10 @@ impl Index {
     /// Calls `found` for each rule that is for events of this logsource and true of this one, with its name and the reasons why.
     pub(super) fn visit(&self, event: &EventView<'_>, event_logsource: &SigmaLogsource, found: &mut dyn FnMut(&str, Vec<Reason>)) {
         for bucket in self.buckets.iter().filter(|bucket| logsource::fits(&bucket.logsource, event_logsource)) {
-            for mut result in bucket.engine.evaluate(event) {
-                if let Some(name) = result.header.rule_id.take() {
-                    found(&name, reasons(result));
+            for place in bucket.candidates.of(event) {
+                let engine = &bucket.engines[place as usize];
+                if engine.rules().iter().any(|rule| rsigma_eval::evaluate_rule(rule, event).is_some()) {
+                    found(&bucket.rules[place as usize].0, engine.evaluate(event).into_iter().flat_map(reasons).collect());
                 }
             }
         }
@@ -313,10 +317,9 @@ impl Index {
 
 impl Bucket {
     fn new(logsource: SigmaLogsource, rules: Vec<Named>) -> Self {
-        let mut engine = Engine::new();
-        engine.set_match_detail(MatchDetailLevel::Summary);
-        engine.extend_compiled_rules(rules.iter().map(|(name, sigma)| named(sigma.compile_again(), name)));
-        Self { logsource, rules, engine }
+        let engines: Vec<Engine> = rules.iter().map(|(_, sigma)| engine_of(sigma)).collect();
+        let candidates = Candidates::new(engines.iter().flat_map(Engine::rules));
+        Self { logsource, rules, candidates, engines }
     }
 
     fn holds(&self, logsource: &SigmaLogsource, rules: &[Named]) -> bool {
@@ -326,9 +329,13 @@ impl Bucket {
     }
 }
 
-/// The rule with nothing but what matching needs, and its name for an id.
-fn named(rule: CompiledRule, name: &str) -> CompiledRule {
-    CompiledRule { title: String::new(), id: Some(name.to_owned()), custom_attributes: Arc::default(), ..rule }
+/// An engine of one rule, with nothing but what matching needs.
+fn engine_of(sigma: &Sigma) -> Engine {
+    let mut engine = Engine::new();
+    engine.set_match_detail(MatchDetailLevel::Summary);
+    // Added by itself, a rule is not indexed.
+    engine.add_compiled_rule(CompiledRule { title: String::new(), custom_attributes: Arc::default(), ..sigma.compile_again() });
+    engine
 }
 
 fn reasons(result: EvaluationResult) -> Vec<Reason> {

@@ -108,7 +108,8 @@ fn certificates(valid: &Valid) -> Vec<Wanted> {
     let pods = |service: &str| ["svc", "svc.cluster.local"].map(|suffix| format!("*.{service}.{}.{suffix}", owner.namespace));
     let mut wanted = Vec::new();
     if valid.siem.ingest.tls.as_ref().is_some_and(|tls| tls.name == name.shared().ingest_certificate()) {
-        let names = service(&name.shared().role(Component::Ingest.as_str()));
+        // As which somebody meets it who forwards its port.
+        let names = [service(&name.shared().role(Component::Ingest.as_str())), vec!["localhost".to_owned()]].concat();
         wanted.push(Wanted {
             secret: name.shared().ingest_certificate(),
             component: Component::Ingest,

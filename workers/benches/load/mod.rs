@@ -19,8 +19,8 @@ use redoubt::{resources::load_and_compile, run::now_millis};
 use redoubt_crds::Format;
 use redoubt_engine::{compile::Outcome, event::RawEvent, format::frame};
 
-/// Events of one run.
-pub const EVENTS: usize = 150_000;
+use crate::EVENTS;
+
 const BATCH: usize = 500;
 const SENDERS: usize = 2;
 /// Where the SIEM listens.

@@ -2,6 +2,8 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+    pin::pin,
     process::ExitCode,
     sync::Arc,
 };
@@ -12,8 +14,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 use tracing_subscriber::EnvFilter;
 
-use super::{DataArgs, ResourceArgs, diagnostics};
+use super::{DataArgs, FollowedArgs, ResourceArgs, diagnostics};
 use crate::{
+    kubernetes::Namespace,
     metrics::Metrics,
     resources::Watched,
     run::{Options, Role, start},
@@ -27,23 +30,31 @@ use crate::{
 #[derive(Debug, Args)]
 pub(super) struct Run {
     #[command(flatten)]
+    resources: ResourceArgs,
+    #[command(flatten)]
     process: ProcessArgs,
 }
 
 /// Run the role that takes events in
 ///
 /// Listens for senders and answers them when RabbitMQ has confirmed their events. Run as many as senders need, behind a load balancer.
-/// The Siem must name a RabbitMQ (spec.broker.external). `/healthz`, `/readyz` and `/metrics` are on the HTTP listener.
+/// With resources from files, the Siem must name a RabbitMQ (spec.broker.external). `/healthz`, `/readyz` and `/metrics` are on the HTTP
+/// listener, and on a port of their own where one is given.
 #[derive(Debug, Args)]
 pub(super) struct Ingest {
     #[command(flatten)]
+    resources: FollowedArgs,
+    #[command(flatten)]
     process: ProcessArgs,
+    /// A port of its own, without TLS, for `/healthz`, `/readyz`, `/metrics` and `/programmed`.
+    #[arg(long, value_name = "PORT", env = "REDOUBT_HEALTH_PORT")]
+    health_port: Option<u16>,
 }
 
 /// Run the role that understands, enriches, matches and stores events
 ///
-/// Run as many as there is work for: they share one queue. The Siem must name a RabbitMQ (spec.broker.external) and an Elasticsearch
-/// (spec.store.external).
+/// Run as many as there is work for: they share one queue. With resources from files, the Siem must name a RabbitMQ (spec.broker.external)
+/// and an Elasticsearch (spec.store.external).
 #[derive(Debug, Args)]
 pub(super) struct Process {
     #[command(flatten)]
@@ -52,8 +63,8 @@ pub(super) struct Process {
 
 /// Run the role that brings matches together into alerts
 ///
-/// Each partition of the matches has one process at a time; run two or more, and another takes over where one goes. The Siem must name
-/// a RabbitMQ (spec.broker.external) and an Elasticsearch (spec.store.external).
+/// Each partition of the matches has one process at a time; run two or more, and another takes over where one goes. With resources from
+/// files, the Siem must name a RabbitMQ (spec.broker.external) and an Elasticsearch (spec.store.external).
 #[derive(Debug, Args)]
 pub(super) struct Correlate {
     #[command(flatten)]
@@ -62,8 +73,8 @@ pub(super) struct Correlate {
 
 /// Run the role that does what is to be done about alerts
 ///
-/// Calls webhooks and writes alerts to its log, as the ResponseActions say. Several share the work, and none does it twice. The Siem
-/// must name a RabbitMQ (spec.broker.external) and an Elasticsearch (spec.store.external).
+/// Calls webhooks and writes alerts to its log, as the ResponseActions say. Several share the work, and none does it twice. With resources
+/// from files, the Siem must name a RabbitMQ (spec.broker.external) and an Elasticsearch (spec.store.external).
 #[derive(Debug, Args)]
 pub(super) struct Respond {
     #[command(flatten)]
@@ -73,16 +84,16 @@ pub(super) struct Respond {
 #[derive(Debug, Args)]
 struct RoleArgs {
     #[command(flatten)]
+    resources: FollowedArgs,
+    #[command(flatten)]
     process: ProcessArgs,
-    /// The port of `/healthz`, `/readyz` and `/metrics`.
+    /// The port of `/healthz`, `/readyz`, `/metrics` and `/programmed`.
     #[arg(long, value_name = "PORT", default_value_t = 8081, env = "REDOUBT_HEALTH_PORT")]
     health_port: u16,
 }
 
 #[derive(Debug, Args)]
 struct ProcessArgs {
-    #[command(flatten)]
-    resources: ResourceArgs,
     #[command(flatten)]
     place: DataArgs,
     /// The address that listeners bind to; 0.0.0.0 or :: lets others reach them.
@@ -98,7 +109,7 @@ struct ProcessArgs {
 }
 
 /// What libraries log by default.
-const QUIET: &str = "tantivy=warn,lapin=off";
+const QUIET: &str = "tantivy=warn,lapin=off,kube_client=off,kube_runtime=off,tower=off";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum LogFormat {
@@ -108,15 +119,27 @@ enum LogFormat {
     Json,
 }
 
+/// Where a process finds its resources.
+enum Resources {
+    Files(Vec<PathBuf>),
+    Namespace(String),
+}
+
+impl From<FollowedArgs> for Resources {
+    fn from(followed: FollowedArgs) -> Self {
+        followed.namespace.map_or(Self::Files(followed.paths), Self::Namespace)
+    }
+}
+
 impl Run {
     pub(super) fn execute(self) -> Result<ExitCode> {
-        self.process.execute(None, None)
+        self.process.execute(Resources::Files(self.resources.paths), None, None)
     }
 }
 
 impl Ingest {
     pub(super) fn execute(self) -> Result<ExitCode> {
-        self.process.execute(Some(Role::Ingest), None)
+        self.process.execute(self.resources.into(), Some(Role::Ingest), self.health_port)
     }
 }
 
@@ -140,35 +163,46 @@ impl Respond {
 
 impl RoleArgs {
     fn execute(self, role: Role) -> Result<ExitCode> {
-        self.process.execute(Some(role), Some(self.health_port))
+        self.process.execute(self.resources.into(), Some(role), Some(self.health_port))
     }
 }
 
 impl ProcessArgs {
-    fn execute(self, role: Option<Role>, health_port: Option<u16>) -> Result<ExitCode> {
+    fn execute(self, resources: Resources, role: Option<Role>, health_port: Option<u16>) -> Result<ExitCode> {
         start_logging(&self.log, self.log_format)?;
         // A provider can be installed once in a process, and this is the first to do it.
         drop(rustls::crypto::ring::default_provider().install_default());
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        runtime.block_on(self.serve(role, health_port))?;
+        runtime.block_on(self.serve(resources, role, health_port))?;
         Ok(ExitCode::SUCCESS)
     }
 
-    async fn serve(self, role: Option<Role>, health_port: Option<u16>) -> Result<()> {
+    async fn serve(self, resources: Resources, role: Option<Role>, health_port: Option<u16>) -> Result<()> {
+        let mut told_to_stop = pin!(told_to_stop()?);
         let metrics = Metrics::new();
-        let paths = self.resources.paths.clone();
         let loading = Arc::clone(&metrics);
-        let (watched, found) = tokio::task::spawn_blocking(move || Watched::start(paths, loading)).await?;
-        if diagnostics::print(&found) > 0 {
-            info!("the resources above are left out; all others run");
-        }
+        let watched = match resources {
+            Resources::Files(paths) => {
+                let (watched, found) = tokio::task::spawn_blocking(move || Watched::start(paths, loading)).await?;
+                if diagnostics::print(&found) > 0 {
+                    info!("the resources above are left out; all others run");
+                }
+                watched
+            }
+            Resources::Namespace(name) => Watched::of_namespace(&Namespace::connect(&name).await?, loading),
+        };
+        let plans = watched.plans();
         let (secrets, data) = (self.place.secrets(), self.place.data);
-        let options = Options { resources: self.resources.paths, data, secrets, bind: self.bind, role, health_port };
-        let counts: Vec<String> = watched.plans().borrow().counts().iter().map(|(kind, count)| format!("{count} {kind}")).collect();
-        let running = start(&options, watched, metrics).await?;
+        let options = Options { data, secrets, bind: self.bind, role, health_port };
+        let running = tokio::select! {
+            running = start(&options, watched, metrics) => running?,
+            // Nothing has been taken in yet.
+            () = &mut told_to_stop => return Ok(()),
+        };
+        let counts: Vec<String> = plans.borrow().counts().iter().map(|(kind, count)| format!("{count} {kind}")).collect();
         let role = role.map_or_else(|| "all".to_owned(), |role| role.to_string());
         info!(role, data = %options.data.display(), resources = counts.join(", "), "redoubt runs; Ctrl-C stops it");
-        running.until(told_to_stop()?).await
+        running.until(told_to_stop).await
     }
 }
 

@@ -32,6 +32,10 @@ pub(super) struct Send {
     /// A file with the LogSource's bearer token.
     #[arg(long, value_name = "FILE", requires = "source")]
     token_file: Option<PathBuf>,
+    /// A file with certificates of the authorities to trust, PEM, instead of those of the system. In a cluster that is `ca.crt` of the
+    /// Siem's Secret `NAME-ca`.
+    #[arg(long, value_name = "FILE", requires = "source")]
+    ca_file: Option<PathBuf>,
     /// Send each line as a syslog message over TCP to this HOST:PORT.
     #[arg(long, value_name = "HOST:PORT")]
     syslog: Option<String>,
@@ -65,7 +69,7 @@ impl Send {
 
     async fn post(&self, source: &str, text: &str) -> Result<()> {
         let url = format!("{}/v1/sources/{source}", self.to.trim_end_matches('/'));
-        let mut request = reqwest::Client::new().post(&url).timeout(Duration::from_secs(60));
+        let mut request = self.client()?.post(&url).timeout(Duration::from_secs(60));
         if let Some(path) = &self.token_file {
             let token = fs::read_to_string(path).with_context(|| format!("reading the token in {}", path.display()))?;
             request = request.bearer_auth(token.lines().next().unwrap_or_default().trim());
@@ -89,6 +93,19 @@ impl Send {
             }
         })
         .await
+    }
+
+    fn client(&self) -> Result<reqwest::Client> {
+        let mut builder = reqwest::Client::builder();
+        if let Some(path) = &self.ca_file {
+            let text = fs::read(path).with_context(|| format!("reading the certificates in {}", path.display()))?;
+            let trusted = reqwest::Certificate::from_pem_bundle(&text)
+                .ok()
+                .filter(|certificates| !certificates.is_empty())
+                .with_context(|| format!("{} holds no certificates in PEM", path.display()))?;
+            builder = trusted.into_iter().fold(builder.tls_built_in_root_certs(false), reqwest::ClientBuilder::add_root_certificate);
+        }
+        Ok(builder.build()?)
     }
 }
 

@@ -29,6 +29,8 @@ pub struct Siem {
     pub address: Ipv4Addr,
     processes: Vec<(String, Child)>,
     log: Arc<Mutex<Vec<String>>>,
+    /// The namespace of its resources, and the file that leads to its cluster; without it they are files.
+    namespace: Option<(String, PathBuf)>,
 }
 
 impl Siem {
@@ -39,13 +41,20 @@ impl Siem {
         let pid = std::process::id();
         let [_, _, high, low] = pid.to_be_bytes();
         let address = Ipv4Addr::new(127, 100 + NEXT.fetch_add(1, Ordering::Relaxed) % 100, high, low.max(1));
-        let siem = Self { folder, address, processes: Vec::new(), log: Arc::default() };
+        let siem = Self { folder, address, processes: Vec::new(), log: Arc::default(), namespace: None };
         fs::create_dir_all(siem.path("resources")).unwrap();
         fs::create_dir_all(siem.path("data/secrets/ingest")).unwrap();
         fs::write(siem.path("data/secrets/ingest/token"), TOKEN).unwrap();
         for (name, text) in resources {
             siem.write(name, text);
         }
+        siem
+    }
+
+    /// A SIEM on the resources of a namespace. Each role keeps its data, and the copies of its Secrets, in `data/ROLE`.
+    pub fn of_namespace(name: &str, kubeconfig: &Path) -> Self {
+        let mut siem = Self::new(&[]);
+        siem.namespace = Some((name.to_owned(), kubeconfig.to_owned()));
         siem
     }
 
@@ -76,13 +85,15 @@ impl Siem {
     /// Starts one role in a process of its own, with the port of its health page; or, as `run`, all in one.
     pub fn start_role(&mut self, role: &str, health_port: Option<u16>) {
         let health_port = health_port.map(|port| ["--health-port".to_owned(), port.to_string()]);
-        let mut child = Command::new(env!("CARGO_BIN_EXE_redoubt"))
-            .arg(role)
-            .args(health_port.into_iter().flatten())
-            .arg("-f")
-            .arg(self.path("resources"))
-            .arg("--data")
-            .arg(self.path("data"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_redoubt"));
+        command.arg(role).args(health_port.into_iter().flatten());
+        match &self.namespace {
+            Some((name, kubeconfig)) => {
+                command.args(["--namespace", name]).env("KUBECONFIG", kubeconfig).arg("--data").arg(self.path("data").join(role))
+            }
+            None => command.arg("-f").arg(self.path("resources")).arg("--data").arg(self.path("data")),
+        };
+        let mut child = command
             .args(["--bind", &self.address.to_string(), "--log", "info"])
             .stderr(Stdio::piped())
             .stdout(Stdio::null())
@@ -122,6 +133,11 @@ impl Siem {
     pub fn kill_role(&mut self, role: &str) {
         let at = self.processes.iter().position(|(name, _)| name == role).unwrap();
         end(self.processes.remove(at).1);
+    }
+
+    /// The pid of a role's process.
+    pub fn pid(&self, role: &str) -> u32 {
+        self.processes.iter().find(|(name, _)| name == role).unwrap().1.id()
     }
 
     /// Ctrl-C, and waits for the clean end.

@@ -3,12 +3,14 @@
 
 mod attack;
 mod cli;
+mod cluster;
 mod crash;
 mod dead_messages;
 mod external;
 mod harness;
 mod hostile;
 mod known;
+mod namespace;
 mod partitions;
 mod reload;
 mod secure;

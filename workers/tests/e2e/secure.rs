@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::{
     attack::{EVENTS, play, quickstart},
     external::{elasticsearch_beside_rabbitmq, reader},
-    harness::Siem,
+    harness::{JSON_SOURCE, Siem},
     servers::{authority::Authority, elasticsearch as search_server, rabbitmq::Nodes, tls_front::tls_front},
 };
 
@@ -71,4 +71,28 @@ async fn the_attack_raises_its_alerts_over_tls_with_certificates_of_both_sides()
     for said in complaints(&siem) {
         assert!(said.to_lowercase().contains("certificate"), "names what is not trusted: {said}");
     }
+}
+
+#[tokio::test]
+async fn events_are_sent_over_tls_to_a_listener_whose_authority_is_named() {
+    let siem_resource = json!({
+        "apiVersion": "redoubt.dev/v1alpha1", "kind": "Siem", "metadata": {"name": "soc"}, "spec": {"ingest": {"tls": {"name": "listener"}}}
+    });
+    let mut siem = Siem::new(&[("source.yaml", JSON_SOURCE), ("siem.yaml", &siem_resource.to_string())]);
+    let authority = Authority::new();
+    authority.equip(&siem.path("data/secrets/listener"), &siem.address.to_string());
+    // There, it would have the listener ask senders for certificates.
+    fs::rename(siem.path("data/secrets/listener/ca.crt"), siem.path("ca.crt")).unwrap();
+    fs::write(siem.path("event.json"), r#"{"message": "hello"}"#).unwrap();
+    siem.start();
+
+    let sent = Command::new(env!("CARGO_BIN_EXE_redoubt"))
+        .args(["send", "--source", "app", "--to", &format!("https://{}:8080", siem.address), "--ca-file"])
+        .args([siem.path("ca.crt"), "--token-file".into(), siem.path("data/secrets/ingest/token"), siem.path("event.json")])
+        .output()
+        .unwrap();
+
+    assert!(sent.status.success(), "{}\n{}", String::from_utf8_lossy(&sent.stderr), siem.log());
+    siem.until("the event is in the store", async || siem.count(Family::Events, "message:hello").await == 1).await;
+    siem.stop();
 }

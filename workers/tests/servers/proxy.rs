@@ -57,6 +57,11 @@ impl Proxy {
         Self { address, network, open }
     }
 
+    /// The address of this side.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// `amqp://HOST:PORT` of this side.
     pub fn url(&self) -> String {
         format!("amqp://{}", self.address)

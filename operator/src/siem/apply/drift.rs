@@ -43,10 +43,7 @@ fn is_empty(value: &Value) -> bool {
 
 /// Whether the value here is an amount, which the API server writes its own way.
 fn is_amount(path: &[&str]) -> bool {
-    match path {
-        [.., "requests" | "limits", _] | [.., "sizeLimit"] => true,
-        _ => false,
-    }
+    matches!(path, [.., "requests" | "limits", _] | [.., "sizeLimit"])
 }
 
 fn same_amount(one: &str, other: &str) -> bool {

@@ -151,7 +151,7 @@ fn conditions_tell_what_is_missing_and_what_moves() {
                     target: "soc-broker-1".to_owned(),
                     waits_for: "NodesRunning".to_owned(),
                     message: String::new(),
-                })
+                });
             },
             &["Ready", "Progressing"],
             "Progressing",

@@ -1,0 +1,156 @@
+//! Counters and gauges of the operator, in one registry.
+//!
+//! Labels are kinds, verbs and words of the code, and the namespaces that the operator works in: never names of objects. Names and labels
+//! are an interface; `docs/operator.md` and dashboards rely on them, and a test holds the page against the code.
+
+use std::sync::Arc;
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::{Metric, Registry},
+};
+
+use crate::client::ApiCounters;
+
+/// The media type of [`Metrics::encode`]'s text: OpenMetrics 1.0.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// A family of histograms of seconds.
+pub type Seconds<Labels> = Family<Labels, Histogram, fn() -> Histogram>;
+
+/// Labels of [`ApiCounters::calls`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ApiLabels {
+    /// `get`, `list`, `watch`, `create`, `update`, `patch` or `delete`.
+    pub verb: &'static str,
+    /// Plural name, with the subresource: `alertrules/status`.
+    pub resource: String,
+    /// `ok`, or what went wrong.
+    pub outcome: &'static str,
+}
+
+/// Labels of [`ApiCounters::seconds`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ApiTimeLabels {
+    /// As in [`ApiLabels`].
+    pub verb: &'static str,
+    /// As in [`ApiLabels`].
+    pub resource: String,
+}
+
+/// Labels of [`Metrics::resources`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ResourceLabels {
+    /// The kind.
+    pub kind: &'static str,
+    /// `accepted`, `rejected` or `pending`.
+    pub state: &'static str,
+}
+
+/// Labels of families that are told apart by kind alone.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct KindLabels {
+    /// The kind.
+    pub kind: &'static str,
+}
+
+/// Labels of families that are told apart by what became of something.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OutcomeLabels {
+    /// What became of it.
+    pub outcome: &'static str,
+}
+
+/// All metrics of the process.
+pub struct Metrics {
+    registry: Registry,
+    api: ApiCounters,
+    /// Whether this process works, and does not wait for another.
+    pub leader: Gauge,
+    /// Resources by kind and state.
+    pub resources: Family<ResourceLabels, Gauge>,
+    /// Accepted resources that not every worker runs yet.
+    pub unprogrammed: Gauge,
+    /// Last good versions that are kept for resources that have become bad.
+    pub last_good: Gauge,
+    /// Resources judged.
+    pub judged: Family<KindLabels, Counter>,
+    /// Time of one round of judging.
+    pub judge_seconds: Histogram,
+    /// Statuses written, with the last good version that belongs to them.
+    pub status_writes: Family<OutcomeLabels, Counter>,
+    /// Questions to workers what they run.
+    pub polls: Family<OutcomeLabels, Counter>,
+    /// Events told to Kubernetes.
+    pub events: Family<OutcomeLabels, Counter>,
+    /// Watches that broke and were begun anew.
+    pub watch_failures: Family<KindLabels, Counter>,
+}
+
+impl Metrics {
+    /// Metrics of a new process, all at zero.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        let mut registry = Registry::with_prefix("redoubt_operator");
+        let r = &mut registry;
+        let api = ApiCounters {
+            calls: register(r, "api_calls", "Calls of the API server", Family::default()),
+            seconds: register(
+                r,
+                "api_call_seconds",
+                "Time until the API server's answer began",
+                Family::new_with_constructor(call_seconds as fn() -> Histogram),
+            ),
+        };
+        let metrics = Self {
+            api,
+            leader: register(r, "leader", "1 where this process works, 0 where it waits for another", Gauge::default()),
+            resources: register(r, "resources", "Resources known now", Family::default()),
+            unprogrammed: register(r, "unprogrammed", "Accepted resources that not every worker runs yet", Gauge::default()),
+            last_good: register(r, "last_good_versions", "Last good versions kept for resources that have become bad", Gauge::default()),
+            judged: register(r, "judged", "Resources judged", Family::default()),
+            judge_seconds: register(r, "judge_seconds", "Time of one round of judging", Histogram::new(exponential_buckets(0.001, 4.0, 8))),
+            status_writes: register(r, "status_writes", "Statuses written", Family::default()),
+            polls: register(r, "polls", "Questions to workers what they run", Family::default()),
+            events: register(r, "events", "Events told to Kubernetes", Family::default()),
+            watch_failures: register(r, "watch_failures", "Watches that broke and were begun anew", Family::default()),
+            registry,
+        };
+        Arc::new(metrics)
+    }
+
+    /// The counters of calls of the API server.
+    #[must_use]
+    pub fn api(&self) -> ApiCounters {
+        self.api.clone()
+    }
+
+    /// All metrics as text of [`CONTENT_TYPE`].
+    #[must_use]
+    pub fn encode(&self) -> String {
+        let mut page = String::new();
+        if let Err(error) = text::encode(&mut page, &self.registry) {
+            // Writing to a string fails only where a label's own encoding does; half a page would be read as counters that went away.
+            tracing::error!(%error, "metrics could not be written");
+            page.clear();
+        }
+        page
+    }
+}
+
+/// Registers a metric under `redoubt_operator_NAME` and gives it back. Counters get their `_total` from the encoding.
+fn register<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
+    registry.register(name, help, metric.clone());
+    metric
+}
+
+/// From 2 ms to 32 s: one call.
+fn call_seconds() -> Histogram {
+    Histogram::new(exponential_buckets(0.002, 4.0, 8))
+}
