@@ -109,13 +109,17 @@ pub(crate) async fn write(client: &Client, siem: &Siem, status: &SiemStatus) -> 
     }
     let (name, namespace) = (siem.metadata.name.as_deref().unwrap_or_default(), siem.metadata.namespace.as_deref().unwrap_or_default());
     let api: Api<Siem> = Api::namespaced(client.clone(), namespace);
-    // What is empty is written out, or it would stay as it was.
-    let patch = json!({"status": {
-        "observedGeneration": status.observed_generation,
-        "conditions": status.conditions,
-        "operations": status.operations,
-        "templateRevision": status.template_revision,
-    }});
+    // What is empty is written out, or it would stay as it was. The list of conditions is written as a whole, so it must not have changed
+    // since it was read: another controller writes one of them.
+    let patch = json!({
+        "metadata": {"resourceVersion": siem.metadata.resource_version},
+        "status": {
+            "observedGeneration": status.observed_generation,
+            "conditions": status.conditions,
+            "operations": status.operations,
+            "templateRevision": status.template_revision,
+        },
+    });
     let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
     api.patch_status(name, &params, &Patch::Merge(&patch)).await.map(drop)
 }
