@@ -364,7 +364,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
     #[test]
     fn no_plan_takes_away_what_is_needed_and_in_the_end_all_is_as_it_is_to_be(mut world in worlds(), events in events()) {
