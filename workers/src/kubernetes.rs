@@ -3,7 +3,11 @@
 //! Nothing is ever written. What fails is tried again with growing pauses for as long as the process lives: an API server that is away,
 //! a right that is not given yet, a kind that is not installed yet. Whoever follows keeps what it has meanwhile.
 
-use std::{env, fmt, time::Duration};
+use std::{
+    env, fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result};
 use futures::{
@@ -20,8 +24,12 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
 
-use crate::backoff::Backoff;
+use crate::{
+    backoff::Backoff,
+    metrics::{Metrics, WatchLabels},
+};
 
 /// The server ends a watch after this time, in seconds, and it is taken up again. A connection that died in silence is noticed then.
 const WATCH_SECONDS: u32 = 60;
@@ -29,6 +37,8 @@ const WATCH_SECONDS: u32 = 60;
 const SILENCE: Duration = Duration::from_secs(75);
 /// The first and the longest pause after a failure.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
+/// After so long without a failure, one is a new one: longer than an attempt and its pause last.
+const CALM: Duration = Duration::from_secs(90);
 
 /// A namespace of a cluster. Clones share their connections.
 #[derive(Clone)]
@@ -70,59 +80,97 @@ impl Namespace {
     }
 }
 
-/// What one follows.
-struct Following<K> {
-    events: BoxStream<'static, watcher::Result<Event<K>>>,
-    pauses: Backoff,
-    failed: bool,
+/// What is followed: for the log and the counter.
+pub(crate) struct Followed {
+    /// Its name, such as `the objects of kind Siem`.
+    pub(crate) what: String,
+    /// The label under which failures are counted.
+    pub(crate) label: &'static str,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
-/// The objects of a kind, and all changes to them, for ever. After an error comes a pause.
-pub(crate) fn follow<K>(objects: Api<K>, config: watcher::Config) -> BoxStream<'static, Result<Event<K>, Failure>>
+struct Following<K> {
+    events: BoxStream<'static, watcher::Result<Event<K>>>,
+    followed: Followed,
+    pauses: Backoff,
+    /// When it last failed, and whether nothing was told since.
+    failed: Option<(Instant, bool)>,
+}
+
+/// The objects of a kind, and all changes to them, for ever. A failure is told too, with its reason; after it comes a pause.
+pub(crate) fn follow<K>(objects: Api<K>, config: watcher::Config, followed: Followed) -> BoxStream<'static, Result<Event<K>, String>>
 where
     K: Resource + Clone + DeserializeOwned + fmt::Debug + Send + 'static,
 {
-    let pauses = || Backoff::between(PAUSES.0, PAUSES.1);
     let events = watcher::watcher(objects, config.timeout(WATCH_SECONDS)).boxed();
-    let following = Following { events, pauses: pauses(), failed: false };
-    let told = stream::unfold(following, move |mut following| async move {
-        if following.failed {
+    let following = Following { events, followed, pauses: pauses(), failed: None };
+    stream::unfold(following, |mut following| async { Some((following.next().await?, following)) }).boxed()
+}
+
+fn pauses() -> Backoff {
+    Backoff::between(PAUSES.0, PAUSES.1)
+}
+
+impl<K> Following<K> {
+    async fn next(&mut self) -> Option<Result<Event<K>, String>> {
+        if let Some((_, true)) = self.failed {
             // Fails only at a shutdown, and nobody orders one by this token.
-            let _ = following.pauses.pause(&CancellationToken::new()).await;
+            let _ = self.pauses.pause(&CancellationToken::new()).await;
         }
-        let next = following.events.next().await?;
-        following.failed = next.is_err();
-        // A list begins before it is known whether the API answers.
-        if !matches!(next, Err(_) | Ok(Event::Init)) {
-            following.pauses = pauses();
+        match self.events.next().await? {
+            Ok(event) => {
+                // A list begins before it is known whether the API answers.
+                if !matches!(event, Event::Init) {
+                    self.succeed();
+                } else if let Some((at, _)) = self.failed {
+                    self.failed = Some((at, false));
+                }
+                Some(Ok(event))
+            }
+            Err(error) => {
+                let reason = reason(&error);
+                self.fail(&reason);
+                Some(Err(reason))
+            }
         }
-        Some((next.map_err(Failure), following))
-    });
-    told.boxed()
+    }
+
+    fn succeed(&mut self) {
+        if self.failed.take().is_some() {
+            info!("{} can be followed again", self.followed.what);
+            self.pauses = pauses();
+        }
+    }
+
+    fn fail(&mut self, reason: &str) {
+        self.followed.metrics.watch_failures.get_or_create(&WatchLabels { watch: self.followed.label }).inc();
+        // A watch that was taken up again and had nothing to tell has succeeded without a word.
+        let is_new = self.failed.is_none_or(|(at, _)| at.elapsed() > CALM);
+        if is_new {
+            warn!(reason, "{} cannot be followed; what is known stands, and it is tried again", self.followed.what);
+            self.pauses = pauses();
+        } else {
+            debug!(reason, "{} still cannot be followed", self.followed.what);
+        }
+        self.failed = Some((Instant::now(), true));
+    }
 }
 
 /// Why something could not be followed for now.
-#[derive(Debug)]
-pub(crate) struct Failure(watcher::Error);
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let cause = match &self.0 {
-            watcher::Error::InitialListFailed(cause) | watcher::Error::WatchStartFailed(cause) | watcher::Error::WatchFailed(cause) => {
-                cause
-            }
-            watcher::Error::WatchError(status) => return f.write_str(&status.message),
-            watcher::Error::NoResourceVersion => return f.write_str("the API told no version"),
-        };
-        if let kube::Error::Api(status) = cause {
-            return f.write_str(&status.message);
-        }
-        write!(f, "{cause}")?;
-        let mut inner = std::error::Error::source(cause);
-        while let Some(cause) = inner {
-            write!(f, ": {cause}")?;
-            inner = cause.source();
-        }
-        Ok(())
+fn reason(error: &watcher::Error) -> String {
+    let cause = match error {
+        watcher::Error::InitialListFailed(cause) | watcher::Error::WatchStartFailed(cause) | watcher::Error::WatchFailed(cause) => cause,
+        watcher::Error::WatchError(status) => return status.message.clone(),
+        watcher::Error::NoResourceVersion => return "the API told no version".to_owned(),
+    };
+    if let kube::Error::Api(status) = cause {
+        return status.message.clone();
     }
+    let mut reason = cause.to_string();
+    let mut inner = std::error::Error::source(cause);
+    while let Some(cause) = inner {
+        reason = format!("{reason}: {cause}");
+        inner = cause.source();
+    }
+    reason
 }

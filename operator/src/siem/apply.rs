@@ -5,7 +5,6 @@
 
 mod drift;
 
-use k8s_openapi::api::apps::v1::StatefulSet;
 use kube::{
     Api, Client,
     api::{DeleteParams, DynamicObject, Patch, PatchParams, Preconditions},
@@ -103,12 +102,5 @@ pub(crate) fn said(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => status.message.clone(),
         error => error.to_string(),
-    }
-}
-
-impl Applied {
-    /// A StatefulSet that stands.
-    pub(crate) fn stateful_set(&self, name: &str) -> Option<StatefulSet> {
-        self.children.get(name)
     }
 }

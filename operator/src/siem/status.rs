@@ -7,10 +7,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
-    api::{
-        apps::v1::{Deployment, StatefulSet},
-        core::v1::Pod,
-    },
+    api::{apps::v1::Deployment, core::v1::Pod},
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
 };
 use kube::{
@@ -23,6 +20,7 @@ use serde_json::json;
 use super::{
     apply::Applied,
     build::{self, Built},
+    member::{self, Phase},
     owner::{Component, MANAGER},
     validate::{Refusal, Valid},
 };
@@ -70,7 +68,7 @@ pub(crate) fn of_refused(siem: &Siem, refusal: &Refusal, now: Timestamp) -> Siem
 pub(crate) fn of_applied(siem: &Siem, known: Known<'_>, now: Timestamp) -> SiemStatus {
     let missing = missing(&known, now);
     let degraded = degraded(&known, now);
-    let moving = moving(&known);
+    let moving = moving(&known, now);
     let ready = match missing.first() {
         None => Finding { type_: "Ready", status: true, reason: "Running", message: "takes events in and finds alerts".to_owned() },
         Some(first) => Finding { type_: "Ready", status: false, reason: "NotRunning", message: first.clone() },
@@ -111,13 +109,17 @@ pub(crate) async fn write(client: &Client, siem: &Siem, status: &SiemStatus) -> 
     }
     let (name, namespace) = (siem.metadata.name.as_deref().unwrap_or_default(), siem.metadata.namespace.as_deref().unwrap_or_default());
     let api: Api<Siem> = Api::namespaced(client.clone(), namespace);
-    // What is empty is written out, or it would stay as it was.
-    let patch = json!({"status": {
-        "observedGeneration": status.observed_generation,
-        "conditions": status.conditions,
-        "operations": status.operations,
-        "templateRevision": status.template_revision,
-    }});
+    // What is empty is written out, or it would stay as it was. The list of conditions is written as a whole, so it must not have changed
+    // since it was read: another controller writes one of them.
+    let patch = json!({
+        "metadata": {"resourceVersion": siem.metadata.resource_version},
+        "status": {
+            "observedGeneration": status.observed_generation,
+            "conditions": status.conditions,
+            "operations": status.operations,
+            "templateRevision": status.template_revision,
+        },
+    });
     let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
     api.patch_status(name, &params, &Patch::Merge(&patch)).await.map(drop)
 }
@@ -149,20 +151,22 @@ fn missing(known: &Known<'_>, now: Timestamp) -> Vec<String> {
     let Known { valid, applied, .. } = known;
     let names = valid.owner.siem.shared();
     let mut missing = Vec::new();
-    let servers = valid.broker.iter().map(|_| names.broker());
-    for name in servers {
-        let (ready, wanted) = readiness(applied.stateful_set(&name).as_ref());
+    if let Some(broker) = &valid.broker {
+        let (name, wanted) = (names.broker(), usize::from(broker.replicas));
+        let ready = ready(known.pods, &name, now);
         if ready * 2 <= wanted {
             missing.push(format!("{name}: {ready} of {wanted} nodes are ready, more than half are needed"));
         }
     }
     if let Some(store) = &valid.store {
-        let sets = || store.sets.iter().map(|set| (&set.spec, readiness(applied.stateful_set(&names.node_set(&set.spec.name)).as_ref())));
-        let (ready, wanted) = sets().filter(|(set, _)| set.may_be_master()).fold((0, 0), |sum, (_, set)| (sum.0 + set.0, sum.1 + set.1));
+        let sets = || store.sets.iter().map(|set| (&set.spec, ready(known.pods, &names.node_set(&set.spec.name), now)));
+        let masters = || sets().filter(|(set, _)| set.may_be_master());
+        let wanted: usize = masters().map(|(set, _)| usize::from(set.replicas)).sum();
+        let ready: usize = masters().map(|(_, ready)| ready).sum();
         if ready * 2 <= wanted {
             missing.push(format!("{}: {ready} of {wanted} nodes that may be master are ready, more than half are needed", names.store()));
         }
-        if !sets().any(|(set, (ready, _))| set.holds_data() && ready > 0) {
+        if !sets().any(|(set, ready)| set.holds_data() && ready > 0) {
             missing.push(format!("{}: no node that holds data is ready", names.store()));
         }
     }
@@ -179,7 +183,7 @@ fn missing(known: &Known<'_>, now: Timestamp) -> Vec<String> {
 }
 
 /// What is being changed.
-fn moving(known: &Known<'_>) -> Vec<String> {
+fn moving(known: &Known<'_>, now: Timestamp) -> Vec<String> {
     let Known { valid, applied, .. } = known;
     let names = valid.owner.siem.shared();
     let mut moving: Vec<String> = known
@@ -199,8 +203,8 @@ fn moving(known: &Known<'_>) -> Vec<String> {
             moving.push(format!("{}: {updated} of {wanted} pods are new, {available} are ready", names.role(role.as_str())));
         }
     }
-    for name in managed(valid) {
-        let (ready, wanted) = readiness(applied.stateful_set(&name).as_ref());
+    for (name, wanted) in managed(valid) {
+        let ready = ready(known.pods, &name, now);
         if ready != wanted {
             moving.push(format!("{name}: {ready} of {wanted} nodes are ready"));
         }
@@ -223,18 +227,17 @@ fn degraded(known: &Known<'_>, now: Timestamp) -> Option<Finding> {
     None
 }
 
-fn managed(valid: &Valid) -> Vec<String> {
+/// The StatefulSets, and how many pods each is to have.
+fn managed(valid: &Valid) -> Vec<(String, usize)> {
     let names = valid.owner.siem.shared();
-    let broker = valid.broker.iter().map(|_| names.broker());
-    let sets = valid.store.iter().flat_map(|store| &store.sets).map(|set| names.node_set(&set.spec.name));
-    broker.chain(sets).collect()
+    let broker = valid.broker.iter().map(|broker| (names.broker(), usize::from(broker.replicas)));
+    let sets = valid.store.iter().flat_map(|store| &store.sets);
+    broker.chain(sets.map(|set| (names.node_set(&set.spec.name), usize::from(set.spec.replicas)))).collect()
 }
 
-/// How many pods are ready, of how many.
-fn readiness(set: Option<&StatefulSet>) -> (i32, i32) {
-    let wanted = set.and_then(|set| set.spec.as_ref()?.replicas).unwrap_or(1);
-    let ready = set.and_then(|set| set.status.as_ref()?.ready_replicas).unwrap_or_default();
-    (ready, wanted)
+/// How many pods of a StatefulSet are ready.
+fn ready(pods: &[Pod], set: &str, now: Timestamp) -> usize {
+    member::members(set, None, pods, now).iter().filter(|member| member.phase == Phase::Ready).count()
 }
 
 fn why_not(pods: &[Pod], component: Component, now: Timestamp) -> String {

@@ -1,4 +1,6 @@
-//! Siems for tests.
+//! Siems for tests, and servers.
+
+pub(crate) mod server;
 
 use jiff::Timestamp;
 use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::Time};

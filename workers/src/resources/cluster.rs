@@ -25,7 +25,6 @@
 mod objects;
 
 use std::{
-    collections::BTreeSet,
     fmt,
     sync::Arc,
     time::{Duration, Instant},
@@ -40,14 +39,13 @@ use kube::{
     runtime::watcher::{Config, Event},
 };
 use redoubt_engine::{compile::Compiled, resource::Kind};
-use tracing::{debug, info, warn};
 
 use self::objects::Objects;
 use super::Loaded;
 use crate::{
     health::Readiness,
-    kubernetes::{Failure, Namespace, follow},
-    metrics::{Metrics, WatchLabels},
+    kubernetes::{Followed, Namespace, follow},
+    metrics::Metrics,
 };
 
 /// The label of the ConfigMaps that hold last good versions.
@@ -92,13 +90,12 @@ impl fmt::Display for Watch {
 }
 
 /// What the API tells.
-type Told = (Watch, Result<Event<DynamicObject>, Failure>);
+type Told = (Watch, Result<Event<DynamicObject>, String>);
 
 /// The resources of a namespace, followed.
 pub(super) struct Cluster {
     namespace: Namespace,
     told: SelectAll<BoxStream<'static, Told>>,
-    failing: BTreeSet<Watch>,
     objects: Objects,
     /// Told, and not read yet.
     unread: Vec<(Watch, Event<DynamicObject>)>,
@@ -107,33 +104,30 @@ pub(super) struct Cluster {
     /// How long compiling took.
     took: Duration,
     databases_seen: Instant,
-    metrics: Arc<Metrics>,
     readiness: Readiness,
 }
 
 impl Cluster {
     /// Nothing is asked before [`Cluster::changed`].
-    pub(super) fn new(namespace: &Namespace, metrics: Arc<Metrics>, readiness: Readiness) -> Self {
+    pub(super) fn new(namespace: &Namespace, metrics: &Arc<Metrics>, readiness: Readiness) -> Self {
         let told = Watch::all().map(|watch| {
-            let events = match watch {
-                Watch::Kind(kind) => {
-                    follow(namespace.objects(redoubt_crds::GROUP, redoubt_crds::VERSION, kind.as_str()), Config::default())
-                }
-                Watch::LastGood => follow(namespace.objects("", "v1", "ConfigMap"), Config::default().labels(LAST_GOOD)),
+            let what = format!("{watch} in namespace {}", namespace.name());
+            let followed = Followed { what, label: watch.as_str(), metrics: Arc::clone(metrics) };
+            let (objects, config) = match watch {
+                Watch::Kind(kind) => (namespace.objects(redoubt_crds::GROUP, redoubt_crds::VERSION, kind.as_str()), Config::default()),
+                Watch::LastGood => (namespace.objects("", "v1", "ConfigMap"), Config::default().labels(LAST_GOOD)),
             };
-            events.map(move |event| (watch, event)).boxed()
+            follow(objects, config, followed).map(move |event| (watch, event)).boxed()
         });
         readiness.waits_for(format!("the resources of namespace {} are being listed", namespace.name()));
         Self {
             namespace: namespace.clone(),
             told: told.collect(),
-            failing: BTreeSet::new(),
             objects: Objects::new(namespace.name()),
             unread: Vec::new(),
             waiting: None,
             took: Duration::ZERO,
             databases_seen: Instant::now(),
-            metrics,
             readiness,
         }
     }
@@ -159,32 +153,20 @@ impl Cluster {
         Some((last + QUIET).min(first + (self.took * 3).clamp(PATIENCE.0, PATIENCE.1)))
     }
 
-    fn take(&mut self, watch: Watch, event: Result<Event<DynamicObject>, Failure>) {
-        let event = match event {
-            Ok(event) => event,
-            Err(failure) => return self.fail(watch, &failure),
-        };
-        if !matches!(event, Event::Init) && self.failing.remove(&watch) {
-            info!(namespace = self.namespace.name(), "{watch} are followed again");
-        }
-        if self.objects.is_news(watch, &event) {
-            let now = Instant::now();
-            let first = self.waiting.map_or(now, |(first, _)| first);
-            self.waiting = Some((first, now));
-            self.unread.push((watch, event));
-        }
-    }
-
-    fn fail(&mut self, watch: Watch, failure: &Failure) {
-        self.metrics.watch_failures.get_or_create(&WatchLabels { watch: watch.as_str() }).inc();
-        let namespace = self.namespace.name();
-        if self.failing.insert(watch) {
-            warn!(namespace, %failure, "{watch} cannot be followed; what runs goes on, and it is tried again");
-        } else {
-            debug!(namespace, %failure, "{watch} still cannot be followed");
-        }
-        if !self.objects.all_listed() {
-            self.readiness.waits_for(format!("{watch} in namespace {namespace} cannot be listed: {failure}"));
+    fn take(&mut self, watch: Watch, event: Result<Event<DynamicObject>, String>) {
+        match event {
+            Ok(event) if self.objects.is_news(watch, &event) => {
+                let now = Instant::now();
+                let first = self.waiting.map_or(now, |(first, _)| first);
+                self.waiting = Some((first, now));
+                self.unread.push((watch, event));
+            }
+            Ok(_) => {}
+            Err(reason) => {
+                if !self.objects.all_listed() {
+                    self.readiness.waits_for(format!("{watch} in namespace {} cannot be listed: {reason}", self.namespace.name()));
+                }
+            }
         }
     }
 

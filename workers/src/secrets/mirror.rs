@@ -39,8 +39,8 @@ use tracing::{error, info, warn};
 
 use super::{component, copies::Copies};
 use crate::{
-    kubernetes::{Namespace, follow},
-    metrics::{Metrics, StateLabels, WatchLabels},
+    kubernetes::{Followed, Namespace, follow},
+    metrics::{Metrics, StateLabels},
     run::Role,
 };
 
@@ -220,24 +220,10 @@ impl One {
 
     /// Copies a Secret whenever it changes; ends when it cannot be written.
     async fn copy(&self, name: &str) -> std::io::Result<()> {
-        let mut events = follow(self.secrets.clone(), Config::default().fields(&format!("metadata.name={name}")));
-        let (mut listed, mut failing) = (false, false);
+        let followed = Followed { what: format!("Secret {name}"), label: "Secret", metrics: Arc::clone(&self.metrics) };
+        let mut events = follow(self.secrets.clone(), Config::default().fields(&format!("metadata.name={name}")), followed);
+        let mut listed = false;
         while let Some(event) = events.next().await {
-            match &event {
-                // A list begins before it is known whether the API answers.
-                Ok(Event::Init) => {}
-                Ok(_) => {
-                    if std::mem::take(&mut failing) {
-                        info!(secret = name, "a Secret is followed again");
-                    }
-                }
-                Err(failure) => {
-                    self.metrics.watch_failures.get_or_create(&WatchLabels { watch: "Secret" }).inc();
-                    if !std::mem::replace(&mut failing, true) {
-                        warn!(secret = name, %failure, "a Secret cannot be followed; what is known of it stands, and it is tried again");
-                    }
-                }
-            }
             match event {
                 Ok(Event::Init) => listed = false,
                 Ok(Event::InitApply(secret) | Event::Apply(secret)) => {
@@ -251,10 +237,10 @@ impl One {
                     self.copies.remove(name)?;
                     self.learn(name, Copy::Missing);
                 }
-                Err(failure) => {
+                Err(reason) => {
                     let stands = self.known.borrow().get(name).is_some_and(|copy| matches!(copy, Copy::Present | Copy::Missing));
                     if !stands {
-                        self.learn(name, Copy::Unknown(failure.to_string()));
+                        self.learn(name, Copy::Unknown(reason));
                     }
                 }
             }

@@ -41,6 +41,22 @@ fn write(folder: &Path, name: &str, text: &str) -> String {
 }
 
 #[test]
+fn a_role_takes_files_or_a_namespace() {
+    for (arguments, expected) in [
+        (&[][..], "<--file <PATH>...|--namespace <NAMESPACE>>"),
+        (&["-f", "siem.yaml", "--namespace", "security"], "cannot be used with"),
+        (&["--namespace", "No Such Name"], "use lower-case letters"),
+    ] {
+        for role in ["ingest", "process", "correlate", "respond"] {
+            let refused = redoubt(&[&[role], arguments].concat());
+
+            assert_eq!(refused.status.code(), Some(2), "{role} {arguments:?}");
+            assert!(text(&refused.stderr).contains(expected), "{role} {arguments:?}: {}", text(&refused.stderr));
+        }
+    }
+}
+
+#[test]
 fn check_accepts_the_quick_start() {
     let checked = redoubt(&["check", "-f", &path("config/samples/quickstart")]);
 

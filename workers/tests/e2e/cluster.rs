@@ -8,12 +8,17 @@ use std::{
 };
 
 use k8s_openapi::{
-    ByteString, api::core::v1::Secret, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+    ByteString,
+    api::{
+        authentication::v1::TokenRequest,
+        core::v1::{Secret, ServiceAccount},
+    },
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{
     Api, Client, Config,
-    api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams},
+    api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams},
     config::{KubeConfigOptions, Kubeconfig},
     core::GroupVersionKind,
     runtime::{conditions, wait::await_condition},
@@ -113,20 +118,49 @@ impl Namespace {
         .await;
     }
 
+    /// A file by which one has these rights in the namespace and no others.
+    pub async fn kubeconfig_with_rights(&self, rules: &Value, folder: &Path) -> PathBuf {
+        self.give_rights(rules).await;
+        self.apply("{apiVersion: v1, kind: ServiceAccount, metadata: {name: worker}}").await;
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), &self.name);
+        let issued = accounts.create_token_request("worker", &PostParams::default(), &TokenRequest::default()).await.unwrap();
+        let mut config = self.read_kubeconfig();
+        config["users"][0]["user"] = json!({"token": issued.status.unwrap().token});
+        write_kubeconfig(&config, folder)
+    }
+
+    /// Gives the holder of [`Namespace::kubeconfig_with_rights`] these rights instead.
+    pub async fn give_rights(&self, rules: &Value) {
+        let api = "rbac.authorization.k8s.io/v1";
+        let account = json!({"kind": "ServiceAccount", "name": "worker", "namespace": self.name});
+        let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "worker"});
+        self.apply_object(&json!({"apiVersion": api, "kind": "Role", "metadata": {"name": "worker"}, "rules": rules})).await;
+        let binding =
+            json!({"apiVersion": api, "kind": "RoleBinding", "metadata": {"name": "worker"}, "subjects": [account], "roleRef": role});
+        self.apply_object(&binding).await;
+    }
+
     /// A file that leads to the same cluster by way of another address.
     pub fn kubeconfig_by_way_of(&self, address: &str, folder: &Path) -> PathBuf {
-        let mut config: Value = serde_yaml::from_str(&std::fs::read_to_string(&self.kubeconfig).unwrap()).unwrap();
+        let mut config = self.read_kubeconfig();
         config["clusters"][0]["cluster"]["server"] = json!(format!("https://{address}"));
-        let path = folder.join("kubeconfig");
-        std::fs::write(&path, config.to_string()).unwrap();
-        path
+        write_kubeconfig(&config, folder)
     }
 
     /// `HOST:PORT` of the API.
     pub fn address(&self) -> String {
-        let config: Value = serde_yaml::from_str(&std::fs::read_to_string(&self.kubeconfig).unwrap()).unwrap();
-        config["clusters"][0]["cluster"]["server"].as_str().unwrap().trim_start_matches("https://").to_owned()
+        self.read_kubeconfig()["clusters"][0]["cluster"]["server"].as_str().unwrap().trim_start_matches("https://").to_owned()
     }
+
+    fn read_kubeconfig(&self) -> Value {
+        serde_yaml::from_str(&std::fs::read_to_string(&self.kubeconfig).unwrap()).unwrap()
+    }
+}
+
+fn write_kubeconfig(config: &Value, folder: &Path) -> PathBuf {
+    let path = folder.join("kubeconfig");
+    std::fs::write(&path, config.to_string()).unwrap();
+    path
 }
 
 async fn install_kinds(client: &Client) {

@@ -10,6 +10,7 @@ mod external;
 mod harness;
 mod hostile;
 mod known;
+mod many_rules;
 mod namespace;
 mod partitions;
 mod reload;

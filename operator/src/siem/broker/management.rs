@@ -137,6 +137,50 @@ fn unless_gone(result: Result<Value, NoAnswer>) -> Result<(), NoAnswer> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::siem::testing::{now, server::Fake};
+
+    #[tokio::test]
+    async fn whether_a_node_is_critical_is_what_it_answers() {
+        const CHECK: &str = "GET /api/health/checks/node-is-quorum-critical";
+        let cases = [(200, Some(false)), (503, Some(true)), (401, None)];
+
+        for (status, expected) in cases {
+            let server = Fake::start(vec![(CHECK, status, json!({}))]).await;
+
+            assert_eq!(is_quorum_critical(&server.endpoint).await.ok(), expected, "{status}");
+        }
+    }
+
+    #[tokio::test]
+    async fn users_are_made_with_what_they_may_do() {
+        let account =
+            |name: &str| Account { name: name.to_owned(), password: "secret".to_owned(), revision: String::new(), made_at: now() };
+        let done = |what| (what, 204, Value::Null);
+        let server = Fake::start(vec![
+            done("PUT /api/users/worker"),
+            done("PUT /api/permissions/%2F/worker"),
+            done("PUT /api/users/admin"),
+            done("PUT /api/permissions/%2F/admin"),
+        ])
+        .await;
+
+        make_users(&server.endpoint, &account("worker"), &account("admin"), "redoubt").await.unwrap();
+
+        let bodies: Vec<Value> = server.told().into_iter().map(|(_, body)| body).collect();
+        assert_eq!(bodies[0], json!({"password": "secret", "tags": ""}));
+        assert_eq!((&bodies[1], &bodies[3]), (&of_workers("redoubt"), &of_admins()));
+        assert_eq!(bodies[2], json!({"password": "secret", "tags": "administrator"}));
+    }
+
+    #[tokio::test]
+    async fn what_is_gone_already_need_not_be_taken_away() {
+        let server = Fake::start(Vec::new()).await;
+
+        close(&server.endpoint, "10.0.0.1:5 -> 10.0.0.2:5671").await.unwrap();
+        remove_user(&server.endpoint, "redoubt-00000001").await.unwrap();
+
+        assert_eq!(server.told()[0].0, "DELETE /api/connections/10.0.0.1%3A5%20-%3E%2010.0.0.2%3A5671");
+    }
 
     #[test]
     fn answers_of_old_and_new_servers_are_understood() {

@@ -33,15 +33,16 @@ const PATIENCE: u16 = 60;
 /// That, and the time that a node needs to stop.
 const GRACE: i64 = 120;
 
-/// Starts a node. The cookie must be its user's alone, and a volume's files are their group's too, so it is copied. A node without data
-/// waits until the first one runs.
+/// Starts a node. The cookie must be its user's alone, and a volume's files are their group's too, so it is copied. A node that was never
+/// in the cluster waits until the first one runs, or it might begin a cluster of its own.
 const START: &str = r#"umask 077
 cp -f /etc/rabbitmq/erlang-cookie "$HOME/.erlang.cookie"
-if [ "$POD_NAME" != "$FIRST_POD" ] && [ ! -e "$HOME/mnesia/$RABBITMQ_NODENAME" ]; then
-  until rabbitmqctl --quiet --node "rabbit@$FIRST_POD.$NODES" --timeout 10 await_startup 2>/dev/null; do
-    echo "waiting for $FIRST_POD"
-    sleep 2
-  done
+await() {
+  until rabbitmqctl --quiet --node "$1" --timeout 10 await_startup >/dev/null 2>&1; do sleep 2; done
+}
+if [ ! -e "$HOME/.joined" ]; then
+  [ "$POD_NAME" = "$FIRST_POD" ] || { echo "waiting for $FIRST_POD" && await "rabbit@$FIRST_POD.$NODES"; }
+  (await "$RABBITMQ_NODENAME" && touch "$HOME/.joined") &
 fi
 exec rabbitmq-server
 "#;

@@ -13,7 +13,7 @@ use k8s_openapi::{
         util::intstr::IntOrString,
     },
 };
-use redoubt_crds::{Resources, SiemSpec};
+use redoubt_crds::{BrokerSpec, Resources, SiemSpec, StoreSpec};
 use serde_json::{Value, json};
 
 use super::pod::{self, User};
@@ -55,7 +55,10 @@ pub(crate) fn settings(siem: &SiemSpec, role: Component) -> String {
 
 /// What pods of this role read only at their start.
 fn at_start(siem: &SiemSpec, role: Component) -> Value {
-    let (broker, store, partitions) = (&siem.broker, &siem.store, siem.correlate.partitions);
+    // How the servers are run is their pods' matter.
+    let broker = BrokerSpec { managed: None, ..siem.broker.clone() };
+    let store = StoreSpec { managed: None, ..siem.store.clone() };
+    let partitions = siem.correlate.partitions;
     match role {
         Component::Ingest => json!({"broker": broker}),
         Component::Process => json!({"broker": broker, "store": store, "partitions": partitions}),

@@ -120,6 +120,7 @@ fn pods_of_a_role_are_replaced_for_what_they_read_at_their_start_and_for_nothing
         (json!({"store": {"refresh": "9s"}}), vec!["correlate", "process", "respond"]),
         (json!({"broker": {"deliveryLimit": 3}}), vec!["correlate", "ingest", "process", "respond"]),
         (json!({"retention": {"events": "9d"}, "ingest": {"maxEventBytes": 4096}}), vec![]),
+        (json!({"broker": {"managed": {"image": "other"}}, "store": {"managed": {"image": "other"}}}), vec![]),
     ];
 
     for (spec, expected) in cases {

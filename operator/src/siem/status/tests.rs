@@ -27,10 +27,8 @@ fn world() -> World {
     for (id, body) in &mut children.0 {
         let replicas = body["spec"]["replicas"].clone();
         let status = |keys: &[&str]| keys.iter().map(|key| ((*key).to_owned(), replicas.clone())).collect::<BTreeMap<_, _>>();
-        match id.kind.as_str() {
-            "Deployment" => body["status"] = json!(status(&["replicas", "updatedReplicas", "availableReplicas"])),
-            "StatefulSet" => body["status"] = json!(status(&["replicas", "readyReplicas"])),
-            _ => {}
+        if id.kind == "Deployment" {
+            body["status"] = json!(status(&["replicas", "updatedReplicas", "availableReplicas"]));
         }
     }
     World {
@@ -38,10 +36,17 @@ fn world() -> World {
         applied: Applied { children, failures: Vec::new() },
         built,
         siem,
-        pods: Vec::new(),
+        pods: ["soc-broker-0", "soc-store-nodes-0"]
+            .map(|name| pod(name, &json!({"conditions": [{"type": "Ready", "status": "True"}]})))
+            .into(),
         operations: Vec::new(),
         complaints: Vec::new(),
     }
+}
+
+fn pod(name: &str, status: &Value) -> Pod {
+    let metadata = json!({"name": name, "uid": "u", "labels": {"controller-revision-hash": "x"}});
+    serde_json::from_value(json!({"metadata": metadata, "status": status})).unwrap()
 }
 
 impl World {
@@ -100,14 +105,14 @@ fn conditions_tell_what_is_missing_and_what_moves() {
         ),
         (
             "the broker is away",
-            |w| w.set("StatefulSet", "soc-broker", "/status/readyReplicas", json!(0)),
+            |w| w.pods.retain(|pod| pod.metadata.name.as_deref() != Some("soc-broker-0")),
             &["Progressing"],
             "Ready",
             "soc-broker: 0 of 1 nodes are ready, more than half are needed",
         ),
         (
             "no data can be reached",
-            |w| w.set("StatefulSet", "soc-store-nodes", "/status/readyReplicas", json!(0)),
+            |w| w.pods.retain(|pod| pod.metadata.name.as_deref() != Some("soc-store-nodes-0")),
             &["Progressing"],
             "Ready",
             "soc-store: 0 of 1 nodes that may be master are ready, more than half are needed",
@@ -130,9 +135,9 @@ fn conditions_tell_what_is_missing_and_what_moves() {
         (
             "a pod fails",
             |w| {
-                w.pods.push(serde_json::from_value(json!({"metadata": {"name": "soc-process-x"}, "status": {"containerStatuses": [{
-                "name": "process", "image": "", "imageID": "", "ready": false, "restartCount": 3, "state": {"waiting": {"reason": "CrashLoopBackOff"}},
-            }]}})).unwrap());
+                let state = json!({"waiting": {"reason": "CrashLoopBackOff"}});
+                let process = json!({"name": "process", "image": "", "imageID": "", "ready": false, "restartCount": 3, "state": state});
+                w.pods.push(pod("soc-process-x", &json!({"containerStatuses": [process]})));
             },
             &["Ready", "Degraded"],
             "Degraded",
@@ -173,7 +178,7 @@ fn the_time_of_a_condition_is_that_of_its_last_change() {
             valid: &world.valid,
             built: &world.built,
             applied: &world.applied,
-            pods: &[],
+            pods: &world.pods,
             operations: Vec::new(),
             complaints: Vec::new(),
         },

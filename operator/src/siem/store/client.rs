@@ -117,6 +117,41 @@ async fn set(node: &Endpoint, settings: Value) -> Result<(), NoAnswer> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::siem::testing::server::Fake;
+
+    /// What was set belongs to the plan that set it, and what others have set stays.
+    #[tokio::test]
+    async fn steps_are_told_with_the_mark_of_who_took_them() {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+        let settings = |settings: Value| ("PUT /_cluster/settings", json!({"persistent": settings}));
+        let cases = [
+            (Step::HoldAllocation, settings(json!({ENABLE: "primaries", HELD: "true"}))),
+            (Step::ReleaseAllocation, settings(json!({ENABLE: null, HELD: null}))),
+            (Step::MoveAwayFrom(names(&["n-2", "n-3"])), settings(json!({EXCLUDE: "n-2,n-3,theirs", LEAVING: "n-2,n-3"}))),
+            (Step::MoveAwayFrom(names(&[])), settings(json!({EXCLUDE: "theirs", LEAVING: null}))),
+            (Step::Flush, ("POST /_flush", Value::Null)),
+            (Step::TakeVote("n-2".to_owned()), ("POST /_cluster/voting_config_exclusions?node_names=n-2&timeout=4s", Value::Null)),
+            (Step::GiveVotesBack, ("DELETE /_cluster/voting_config_exclusions?wait_for_removal=false", Value::Null)),
+        ];
+        let cluster = Cluster { excluded_by_others: names(&["theirs"]), ..Cluster::default() };
+
+        for (step, (what, body)) in cases {
+            let server = Fake::start(vec![(what, 200, json!({}))]).await;
+
+            tell(&server.endpoint, &cluster, &step).await.unwrap();
+
+            assert_eq!(server.told(), [(what.to_owned(), body)], "{step:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_the_server_refuses_is_told_in_its_words() {
+        let server = Fake::start(vec![("POST /_flush", 503, json!("no master"))]).await;
+
+        let error = tell(&server.endpoint, &Cluster::default(), &Step::Flush).await.unwrap_err();
+
+        assert_eq!(error.to_string(), "answered 503 Service Unavailable: \"no master\"");
+    }
 
     #[test]
     fn a_cluster_is_understood() {

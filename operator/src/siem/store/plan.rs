@@ -146,8 +146,10 @@ impl Plan {
         }
         // Of a node that is away it is not known what it holds: it may go when nothing is missing without it.
         let is_known = |node: &String| cluster.nodes.contains_key(node) || cluster.are_shards_started();
-        // As the cluster was seen, data may still come to a node that is not held off yet.
-        let may_go = |node: &String| !set.data || (cluster.leaving.contains(node) && cluster.can_do_without(node) && is_known(node));
+        // While it is being changed who is held off, data may come to a node that goes, and a place for it be found on one that stays.
+        let is_settled = !self.steps.iter().any(|step| matches!(step, Step::MoveAwayFrom(_)));
+        let may_go =
+            |node: &String| !set.data || (is_settled && cluster.leaving.contains(node) && cluster.can_do_without(node) && is_known(node));
         let names: Vec<String> = set.names(set.wanted..there).collect();
         let empty = names.iter().rev().take_while(|node| may_go(node)).count();
         let empty = u16::try_from(if set.master { empty.min(1) } else { empty }).unwrap_or(going);

@@ -116,10 +116,10 @@ impl Cluster {
     /// Whether nothing is missing that could be there: every primary serves, nothing is being filled, and copies without a node are those
     /// for which there is no node to be had.
     pub(crate) fn are_shards_started(&self) -> bool {
-        let excluded = |node: &String| self.leaving.contains(node) || self.excluded_by_others.contains(node);
-        let places = self.nodes.iter().filter(|(node, data)| **data && !excluded(node)).count();
+        let stays = |node: &String| !self.leaving.contains(node) && !self.excluded_by_others.contains(node);
+        let places = self.nodes.iter().filter(|(node, data)| **data && stays(node)).count();
         let mut placed: BTreeMap<&Shard, usize> = BTreeMap::new();
-        for copy in self.copies.iter().filter(|copy| copy.node.is_some()) {
+        for copy in self.copies.iter().filter(|copy| copy.node.as_ref().is_some_and(stays)) {
             *placed.entry(&copy.shard).or_default() += 1;
         }
         self.copies.iter().all(|copy| match copy.state {

@@ -41,6 +41,46 @@ fn is_as(there: &Value, role: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::siem::testing::{now, server::Fake};
+
+    fn worker() -> Account {
+        Account { name: "redoubt-0000000a".to_owned(), password: "secret".to_owned(), revision: String::new(), made_at: now() }
+    }
+
+    #[tokio::test]
+    async fn a_user_who_is_there_is_left_alone() {
+        let server = Fake::start(vec![
+            ("GET /_security/role/redoubt-worker", 200, json!({ROLE: role("redoubt")})),
+            ("GET /_security/_authenticate", 200, json!({})),
+        ])
+        .await;
+
+        welcome(&server.endpoint, &worker(), "redoubt").await.unwrap();
+
+        assert_eq!(server.told(), []);
+    }
+
+    #[tokio::test]
+    async fn a_user_who_is_not_let_in_is_made() {
+        for (role_there, user_there) in [(404, 200), (200, 401), (404, 401)] {
+            let server = Fake::start(vec![
+                ("GET /_security/role/redoubt-worker", role_there, json!({ROLE: role("redoubt")})),
+                ("GET /_security/_authenticate", user_there, json!({})),
+                ("PUT /_security/role/redoubt-worker", 200, json!({})),
+                ("PUT /_security/user/redoubt-0000000a", 200, json!({})),
+            ])
+            .await;
+
+            welcome(&server.endpoint, &worker(), "redoubt").await.unwrap();
+
+            let told = server.told();
+            assert_eq!(told[0], ("PUT /_security/role/redoubt-worker".to_owned(), role("redoubt")), "{role_there} {user_there}");
+            assert_eq!(
+                (&*told[1].0, &told[1].1["password"], &told[1].1["roles"]),
+                ("PUT /_security/user/redoubt-0000000a", &json!("secret"), &json!([ROLE]))
+            );
+        }
+    }
 
     #[test]
     fn a_role_is_as_it_is_to_be_whatever_the_server_adds() {

@@ -364,7 +364,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
     // It finds a node that goes with a replica which has no other place yet, when another node dies at the wrong moment; the rule that is
     // to keep it is still being found.
