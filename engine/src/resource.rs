@@ -10,7 +10,7 @@ mod secrets;
 use std::{fmt, path::Path, path::PathBuf, sync::Arc};
 
 use redoubt_crds::{AlertRule, Enrichment, LogSource, ResponseAction, Siem, Watchlist};
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::diagnostic::{Diagnostic, Level, Location, Problem};
@@ -65,8 +65,9 @@ impl fmt::Display for Kind {
     }
 }
 
-/// One resource of any kind, without its metadata.
-#[derive(Debug, Clone, PartialEq)]
+/// One resource of any kind, without its metadata. It is written as the `spec` that it was read from.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
 pub enum Spec {
     /// The installation.
     Siem(Box<redoubt_crds::SiemSpec>),
@@ -138,23 +139,6 @@ pub struct File {
     pub incomplete: bool,
 }
 
-impl File {
-    fn add(&mut self, read: Result<Option<Resource>, Vec<Diagnostic>>) {
-        match read {
-            Ok(resource) => self.resources.extend(resource),
-            Err(found) => {
-                for diagnostic in &found {
-                    match &diagnostic.resource {
-                        Some((kind, name)) => self.refused.extend(Kind::of(kind).map(|kind| (kind, name.clone()))),
-                        None => self.incomplete = true,
-                    }
-                }
-                self.diagnostics.extend(found);
-            }
-        }
-    }
-}
-
 /// Reads the resources of one file.
 #[must_use]
 pub fn read(path: &Path, text: &str) -> File {
@@ -176,16 +160,38 @@ pub fn read(path: &Path, text: &str) -> File {
 pub fn read_object(kind: Kind, name: &str, generation: Option<i64>, spec: Value) -> File {
     let value = object::with_head(kind, name, generation, spec);
     let text = object::to_yaml(&value);
-    read_value(&Path::new(kind.as_str()).join(name), value, &text)
+    read_whole(kind, name, value, &text)
 }
 
-/// Reads one resource that came as a value. `text` is the YAML in which places are told; where it is empty,
-/// every place is its first line.
+/// The same with the places of another text of the object, such as people have before them. In an empty text every place is its first line.
 #[must_use]
-pub fn read_value(path: &Path, value: Value, text: &str) -> File {
+pub fn read_object_as(kind: Kind, name: &str, generation: Option<i64>, spec: Value, text: &str) -> File {
+    read_whole(kind, name, object::with_head(kind, name, generation, spec), text)
+}
+
+fn read_whole(kind: Kind, name: &str, value: Value, text: &str) -> File {
+    let path = Path::new(kind.as_str()).join(name);
+    let origin = Origin { file: Arc::new(path), text: text.into(), lines_before: 0 };
     let mut file = File::default();
-    file.add(read_document(&Origin { file: Arc::new(path.to_owned()), text: Arc::from(text), lines_before: 0 }, value));
+    file.add(read_document(&origin, value));
     file
+}
+
+impl File {
+    fn add(&mut self, document: Result<Option<Resource>, Vec<Diagnostic>>) {
+        match document {
+            Ok(resource) => self.resources.extend(resource),
+            Err(found) => {
+                for diagnostic in &found {
+                    match &diagnostic.resource {
+                        Some((kind, name)) => self.refused.extend(Kind::of(kind).map(|kind| (kind, name.clone()))),
+                        None => self.incomplete = true,
+                    }
+                }
+                self.diagnostics.extend(found);
+            }
+        }
+    }
 }
 
 fn read_document(origin: &Origin, value: Value) -> Result<Option<Resource>, Vec<Diagnostic>> {
@@ -338,23 +344,13 @@ mod tests {
     }
 
     #[test]
-    fn a_value_is_read_as_its_text_is() {
-        for text in [
-            WATCHLIST,
-            "apiVersion: redoubt.dev/v1alpha1\nkind: Watchlist\nmetadata: {name: a}\nspec:\n  match: exactly\n",
-            "apiVersion: redoubt.dev/v1alpha1\nkind: Watchlist\nmetadata: {name: a}\nspec:\n  match: 7\n",
-        ] {
-            let value: Value = serde_saphyr::from_str(text).unwrap();
+    fn places_are_those_of_the_text_that_people_have() {
+        let spec = serde_json::json!({"match": "exactly"});
+        let read = |text| read_object_as(Kind::Watchlist, "a", Some(1), spec.clone(), text);
 
-            let with_places = read_value(Path::new("siem.yaml"), value.clone(), text);
-            let without = read_value(Path::new("siem.yaml"), value, "");
-
-            let file = read_text(text);
-            assert_eq!(with_places.diagnostics, file.diagnostics);
-            assert_eq!(with_places.refused, file.refused);
-            assert_eq!(with_places.resources.len(), file.resources.len());
-            assert_eq!(without.diagnostics.len(), file.diagnostics.len());
-            assert!(without.diagnostics.iter().all(|diagnostic| diagnostic.location.line == 1));
+        for (text, place) in [("spec:\n  # how\n match: oops\n", "Watchlist/a:3:9: "), ("", "Watchlist/a:1:1: ")] {
+            assert!(first(&read(text)).starts_with(place), "{}", first(&read(text)));
+            assert_eq!(read(text).refused, [(Kind::Watchlist, "a".to_owned())]);
         }
     }
 

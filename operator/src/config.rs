@@ -15,6 +15,8 @@
 
 pub mod ask;
 pub mod document;
+#[cfg(test)]
+mod faults;
 pub mod index;
 pub mod watch;
 pub mod write;

@@ -154,3 +154,50 @@ fn register<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, 
 fn call_seconds() -> Histogram {
     Histogram::new(exponential_buckets(0.002, 4.0, 8))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    const PAGE: &str = include_str!("../../docs/operator.md");
+
+    /// A family without a member is not encoded.
+    fn of_every_family() -> Arc<Metrics> {
+        let metrics = Metrics::new();
+        metrics.api.calls.get_or_create(&ApiLabels { verb: "get", resource: String::new(), outcome: "ok" }).inc();
+        metrics.api.seconds.get_or_create(&ApiTimeLabels { verb: "get", resource: String::new() }).observe(0.0);
+        metrics.resources.get_or_create(&ResourceLabels { kind: "Siem", state: "accepted" }).set(1);
+        for family in [&metrics.judged, &metrics.watch_failures] {
+            family.get_or_create(&KindLabels { kind: "Siem" }).inc();
+        }
+        for family in [&metrics.status_writes, &metrics.polls, &metrics.events] {
+            family.get_or_create(&OutcomeLabels { outcome: "ok" }).inc();
+        }
+        metrics
+    }
+
+    #[test]
+    fn the_page_on_the_operator_lists_every_metric_and_no_other() {
+        let encoded = of_every_family().encode();
+        let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let types = encoded.lines().filter_map(|line| line.strip_prefix("# TYPE ")).map(words);
+        let registered: BTreeMap<String, String> = types
+            .map(|words| {
+                let total = if words[1] == "counter" { "_total" } else { "" };
+                (format!("{}{total}", words[0]), words[1].clone())
+            })
+            .collect();
+
+        let rows = PAGE.lines().filter(|line| line.starts_with("| `redoubt_operator_"));
+        let listed: BTreeMap<String, String> = rows
+            .map(|row| {
+                let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+                (cells[1].trim_matches('`').to_owned(), cells[2].to_owned())
+            })
+            .collect();
+
+        assert_eq!(listed, registered);
+    }
+}

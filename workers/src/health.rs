@@ -14,8 +14,8 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use axum::{
-    Router,
-    extract::State,
+    Json, Router,
+    extract::{Path as UrlPath, State},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
@@ -69,6 +69,7 @@ impl Health {
             .route("/readyz", get(readyz))
             .route("/metrics", get(page))
             .route("/programmed", get(programmed))
+            .route("/programmed/{kind}/{name}", get(version))
             .with_state(self.clone());
         tasks.spawn(async move {
             axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await.context("the page of health and metrics")
@@ -93,6 +94,13 @@ async fn readyz(State(health): State<Health>) -> (StatusCode, String) {
 
 async fn page(State(health): State<Health>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], health.metrics.encode())
+}
+
+async fn version(State(health): State<Health>, UrlPath((kind, name)): UrlPath<(String, String)>) -> Response {
+    match health.programmed.version(&kind, &name) {
+        Some(version) => Json(version).into_response(),
+        None => (StatusCode::NOT_FOUND, format!("no {kind} {name} runs here\n")).into_response(),
+    }
 }
 
 async fn programmed(State(health): State<Health>, headers: HeaderMap) -> Response {

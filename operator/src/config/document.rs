@@ -1,5 +1,4 @@
-//! Resources as documents: the whole that the engine reads, the text that its lines and columns count in, and the ConfigMap that keeps a
-//! last good version.
+//! Resources as documents: the text that lines and columns are counted in, and the ConfigMap that keeps a last good version.
 //!
 //! The API server keeps neither comments nor the order in which people wrote fields. What they can look at is what
 //! `kubectl get KIND NAME -o yaml` prints, so that is what places are told in ([`kubectl`]): the text is made only for a resource of which
@@ -13,11 +12,11 @@ use k8s_openapi::{
     api::core::v1::ConfigMap,
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
-use redoubt_engine::resource::Kind;
+use redoubt_engine::resource::{Kind, manifest};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::index::{Kept, Key};
+use super::index::{Kept, Key, Version};
 use crate::options::FIELD_MANAGER;
 
 /// The label of ConfigMaps that keep a last good version; its value is the kind in lower case.
@@ -30,17 +29,15 @@ pub(super) const LINES_BEFORE_SPEC: usize = 4;
 /// Longest name of a ConfigMap.
 const MAX_NAME: usize = 253;
 
-/// The resource as the engine reads it.
-pub(super) fn whole(key: &Key, spec: Value) -> Value {
-    let mut whole = json!({ "apiVersion": redoubt_crds::API_VERSION, "kind": key.kind.as_str(), "metadata": { "name": &*key.name } });
-    whole["spec"] = spec;
-    whole
-}
-
 /// The resource as a text in which places can be told; from `spec:` on it is what kubectl prints.
 pub(super) fn with_places(key: &Key, spec: &str) -> String {
     let spec: Value = serde_json::from_str(spec).unwrap_or_default();
-    kubectl::print(&whole(key, spec))
+    kubectl::print(&json!({
+        "apiVersion": redoubt_crds::API_VERSION,
+        "kind": key.kind.as_str(),
+        "metadata": { "name": &*key.name },
+        "spec": spec,
+    }))
 }
 
 /// The name of the ConfigMap that keeps a resource's last good version.
@@ -56,10 +53,9 @@ pub fn kept_name(key: &Key) -> String {
 }
 
 /// The ConfigMap that keeps a version of a resource, for the workers' next start. It goes with the resource.
-pub(super) fn kept_config_map(key: &Key, uid: &str, generation: i64, spec: &str) -> ConfigMap {
-    let spec: Value = serde_json::from_str(spec).unwrap_or_default();
-    let mut resource = whole(key, spec);
-    resource["metadata"]["generation"] = json!(generation);
+pub(super) fn kept_config_map(key: &Key, uid: &str, good: &Version) -> ConfigMap {
+    let spec: Value = serde_json::from_str(&good.spec).unwrap_or_default();
+    let resource = manifest(key.kind, &key.name, Some(good.generation), spec);
     let owner = OwnerReference {
         api_version: redoubt_crds::API_VERSION.to_owned(),
         kind: key.kind.as_str().to_owned(),
@@ -79,7 +75,7 @@ pub(super) fn kept_config_map(key: &Key, uid: &str, generation: i64, spec: &str)
             owner_references: Some(vec![owner]),
             ..ObjectMeta::default()
         },
-        data: Some(BTreeMap::from([(KEPT_KEY.to_owned(), yaml(&resource))])),
+        data: Some(BTreeMap::from([(KEPT_KEY.to_owned(), resource)])),
         ..ConfigMap::default()
     }
 }
@@ -87,22 +83,14 @@ pub(super) fn kept_config_map(key: &Key, uid: &str, generation: i64, spec: &str)
 /// The last good version that a ConfigMap keeps; `None` where it is none of ours.
 pub(super) fn read_config_map(map: &ConfigMap) -> Option<Kept> {
     let resource: Value = serde_saphyr::from_str(map.data.as_ref()?.get(KEPT_KEY)?).ok()?;
-    let kind = resource.get("kind")?.as_str()?;
-    let kind = Kind::ALL.into_iter().find(|known| known.as_str() == kind)?;
+    let kind = Kind::of(resource.get("kind")?.as_str()?)?;
     let metadata = resource.get("metadata")?;
     let key = Key { kind, name: metadata.get("name")?.as_str()?.into() };
     let version = map.metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0);
-    let kept = Kept { generation: metadata.get("generation")?.as_i64()?, spec: resource.get("spec")?.to_string().into(), version, key };
+    let owner = map.metadata.owner_references.as_ref()?.iter().find(|owner| owner.kind == kind.as_str())?;
+    let good = Version { generation: metadata.get("generation")?.as_i64()?, spec: resource.get("spec")?.to_string().into() };
+    let kept = Kept { uid: owner.uid.as_str().into(), good, version, key };
     (map.metadata.name.as_deref() == Some(&kept_name(&kept.key))).then_some(kept)
-}
-
-/// YAML that reads as this value again. Where a text in it would be read as something else, it is JSON, which is YAML too.
-fn yaml(value: &Value) -> String {
-    let text = kubectl::print(value);
-    match serde_saphyr::from_str::<Value>(&text) {
-        Ok(read) if read == *value => text,
-        _ => value.to_string(),
-    }
 }
 
 #[cfg(test)]
@@ -113,6 +101,10 @@ mod tests {
         Key { kind: Kind::AlertRule, name: name.into() }
     }
 
+    fn version(spec: String) -> Version {
+        Version { generation: 7, spec: spec.into() }
+    }
+
     #[test]
     fn a_kept_version_is_read_as_it_was_written() {
         for spec in [
@@ -120,19 +112,19 @@ mod tests {
             json!({"description": "two\nlines\n", "when": "\u{2028} \u{7f} \t", "numbers": [1, 1.5, -0.0, 1e300]}),
             json!({"on": "off", "1": {"null": null, "x": [], "y": {}, "z": [[1], [{"a": 1}]]}}),
         ] {
-            let mut map = kept_config_map(&key("r"), "uid-1", 7, &spec.to_string());
+            let mut map = kept_config_map(&key("r"), "uid-1", &version(spec.to_string()));
             map.metadata.resource_version = Some("42".to_owned());
 
             let kept = read_config_map(&map).unwrap();
 
-            assert_eq!((kept.key, kept.generation, kept.version), (key("r"), 7, 42));
-            assert_eq!(serde_json::from_str::<Value>(&kept.spec).unwrap(), spec);
+            assert_eq!((kept.key, &*kept.uid, kept.good.generation, kept.version), (key("r"), "uid-1", 7, 42));
+            assert_eq!(serde_json::from_str::<Value>(&kept.good.spec).unwrap(), spec);
         }
     }
 
     #[test]
     fn a_config_map_of_another_name_is_none_of_ours() {
-        let mut map = kept_config_map(&key("r"), "uid-1", 7, "{}");
+        let mut map = kept_config_map(&key("r"), "uid-1", &version("{}".to_owned()));
         map.metadata.name = Some("redoubt-last-good-alertrule-other".to_owned());
 
         assert_eq!(read_config_map(&map), None);

@@ -101,10 +101,10 @@ pub struct Seen {
 pub struct Kept {
     /// Of which resource.
     pub key: Key,
-    /// Its `metadata.generation`.
-    pub generation: i64,
-    /// Its `spec` as JSON.
-    pub spec: Arc<str>,
+    /// `metadata.uid` of that: what is kept of one that had the same name before is not meant.
+    pub uid: Arc<str>,
+    /// What is kept.
+    pub good: Version,
     /// `metadata.resourceVersion` of the ConfigMap.
     pub version: u64,
 }
@@ -188,12 +188,7 @@ pub struct Change {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Keep {
     /// It is to be there.
-    Store {
-        /// Its `metadata.generation`.
-        generation: i64,
-        /// Its `spec` as JSON.
-        spec: Arc<str>,
-    },
+    Store(Version),
     /// It is no longer needed.
     Discard,
 }
@@ -237,7 +232,7 @@ pub struct Done {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Failed;
 
-/// A worker to be asked what it runs. Until it is [`Answered`] there is no other question to it.
+/// A worker to be asked something.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question {
     /// Where.
@@ -248,8 +243,17 @@ pub struct Question {
     pub uid: Arc<str>,
     /// Its address.
     pub address: IpAddr,
-    /// The tag of the answer that is known.
-    pub tag: Option<Arc<str>>,
+    /// What it is asked.
+    pub about: About,
+}
+
+/// What a worker is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum About {
+    /// What it runs. With the tag of the answer that is known.
+    Programmed(Option<Arc<str>>),
+    /// The version of a resource that it runs.
+    Version(Key),
 }
 
 /// What a worker said.
@@ -272,6 +276,17 @@ pub enum Answer {
     Runs(Programmed),
     /// It did not say.
     Nothing,
+    /// Of one resource it runs this version, if any.
+    Version(Key, Option<Version>),
+}
+
+/// A version of a resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Version {
+    /// Its `metadata.generation`.
+    pub generation: i64,
+    /// Its `spec` as JSON.
+    pub spec: Arc<str>,
 }
 
 /// How much may be begun in one round.

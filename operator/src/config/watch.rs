@@ -186,7 +186,7 @@ fn describe(error: &dyn std::error::Error) -> String {
 }
 
 /// An object as an event.
-trait Watchable {
+pub(super) trait Watchable {
     /// It is there, or has changed.
     fn seen(self, of: Watched) -> Option<Event>;
     /// It is gone.

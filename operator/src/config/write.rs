@@ -59,7 +59,7 @@ impl Writer {
 
     /// Writes a change, each part of it once.
     pub async fn write(&self, change: Change) -> Done {
-        let store = matches!(change.keep, Some(Keep::Store { .. }));
+        let store = matches!(change.keep, Some(Keep::Store(_)));
         let mut keep = None;
         if store {
             keep = Some(self.keep(&change).await);
@@ -107,8 +107,8 @@ impl Writer {
         let name = document::kept_name(&change.key);
         match &change.keep {
             None => Ok(0),
-            Some(Keep::Store { generation, spec }) => {
-                let map = document::kept_config_map(&change.key, &change.uid, *generation, spec);
+            Some(Keep::Store(good)) => {
+                let map = document::kept_config_map(&change.key, &change.uid, good);
                 let params = PatchParams::apply(FIELD_MANAGER).force();
                 match api.patch(&name, &params, &Patch::Apply(map)).await {
                     Ok(written) => Ok(version(written.resource_version())),

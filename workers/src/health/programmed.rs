@@ -14,6 +14,7 @@ use std::{
 use axum::body::Bytes;
 use redoubt_engine::{compile::Plan, resource::Kind};
 use serde::Serialize;
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
@@ -42,6 +43,14 @@ struct Body<'p> {
 impl Programmed {
     pub(super) fn new(plans: watch::Receiver<Arc<Plan>>) -> Self {
         Self { plans, last: Mutex::default() }
+    }
+
+    /// The version of a resource that runs, as JSON.
+    pub(super) fn version(&self, kind: &str, name: &str) -> Option<Value> {
+        let plan = Arc::clone(&self.plans.borrow());
+        let kind = Kind::of(kind)?;
+        let running = plan.running().find(|running| running.kind == kind && running.name == name)?;
+        Some(json!({ "generation": running.generation, "spec": running.spec }))
     }
 
     /// What runs now.
@@ -94,13 +103,11 @@ impl Report {
 mod tests {
     use std::path::Path;
 
+    use super::*;
     use redoubt_engine::{
         compile::{Input, compile},
         resource::read,
     };
-    use serde_json::{Value, json};
-
-    use super::*;
 
     fn plan(text: &str, previous: Option<&Plan>) -> Arc<Plan> {
         let file = read(Path::new("r.yaml"), text);
@@ -142,6 +149,20 @@ mod tests {
         assert_eq!(*bad, *good, "the last good version goes on, and nothing has changed");
         assert_eq!(said(&mended), expected(7, &mended));
         assert_ne!(mended.digest, good.digest);
+    }
+
+    #[test]
+    fn the_version_that_runs_is_told_as_it_was_written() {
+        let (_sender, plans) = watch::channel(plan(&watchlist(5, "{match: cidr, entries: [{value: 10.0.0.0/8}]}"), None));
+        let programmed = Programmed::new(plans);
+
+        let version = programmed.version("Watchlist", "w").unwrap();
+        let again = redoubt_engine::resource::read_object(Kind::Watchlist, "w", Some(5), version["spec"].clone());
+
+        assert_eq!(version["generation"], 5);
+        assert_eq!(version["spec"]["entries"][0]["value"], "10.0.0.0/8");
+        assert_eq!(again.diagnostics, []);
+        assert_eq!([programmed.version("Watchlist", "other"), programmed.version("Nonsense", "w")], [None, None]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use redoubt_engine::resource::Kind;
 
 use super::{
-    Keep, Kept, Key, NewStatus, Notice, Reported, Seen,
+    Keep, Kept, Key, NewStatus, Notice, Reported, Seen, Version,
     conditions::{ACCEPTED, READY, Says, Truth},
     timing,
     workers::{Spread, Workers},
@@ -17,13 +17,6 @@ use super::{
 
 /// Largest last good version that is kept, in bytes of JSON: a ConfigMap holds 1 MiB.
 const MAX_KEPT: usize = 1_000_000;
-
-/// A version that was accepted.
-#[derive(Debug, Clone)]
-pub(super) struct Good {
-    pub(super) generation: i64,
-    pub(super) spec: Arc<str>,
-}
 
 /// One resource.
 pub(super) struct Entry {
@@ -36,7 +29,7 @@ pub(super) struct Entry {
     /// `Accepted`, once this generation has been judged.
     pub(super) verdict: Option<Says>,
     /// The last version that was accepted.
-    pub(super) good: Option<Good>,
+    pub(super) good: Option<Version>,
     /// Whether it waits to be looked at.
     pub(super) queued: bool,
     /// Until when looking at it has been put off.
@@ -49,6 +42,8 @@ pub(super) struct Entry {
     differs_since: Option<Timestamp>,
     failures: u32,
     retry_at: Option<Timestamp>,
+    /// When a worker may next be asked for a version that was lost.
+    pub(super) ask_at: Timestamp,
 }
 
 struct Writing {
@@ -92,6 +87,7 @@ impl Entry {
             differs_since: None,
             failures: 0,
             retry_at: None,
+            ask_at: Timestamp::UNIX_EPOCH,
         }
     }
 
@@ -130,17 +126,37 @@ impl Entry {
         self.good.is_some()
     }
 
-    /// Takes note of a verdict on the current version.
+    /// The last version that was accepted, by this process or by one before it. `kept` is what a ConfigMap keeps of a resource of its name.
+    pub(super) fn last_good<'k>(&'k self, kept: Option<&'k Kept>) -> Option<&'k Version> {
+        let before = || kept.filter(|kept| kept.uid == self.uid && kept.good.generation <= self.generation).map(|kept| &kept.good);
+        self.good.as_ref().or_else(before)
+    }
+
+    /// Takes note of a verdict on the current version. `kept` is what a ConfigMap keeps of a resource of its name.
     pub(super) fn judge(&mut self, says: Says, kept: Option<&Kept>) {
         if says.truth == Truth::True {
             if let Some(spec) = &self.spec {
-                self.good = Some(Good { generation: self.generation, spec: Arc::clone(spec) });
+                self.good = Some(Version { generation: self.generation, spec: Arc::clone(spec) });
             }
-        } else if self.good.is_none() {
-            let before = kept.filter(|kept| kept.generation <= self.generation);
-            self.good = before.map(|kept| Good { generation: kept.generation, spec: Arc::clone(&kept.spec) });
+        } else {
+            self.good = self.last_good(kept).cloned();
         }
         self.verdict = Some(says);
+    }
+
+    /// Whether a version of it may run that is not known here: the process before this one ended between a bad edit and the keeping of
+    /// the version before it.
+    pub(super) fn is_lost(&self) -> bool {
+        self.good.is_none() && self.accepted() == Some(false)
+    }
+
+    /// Takes note of the version that a worker runs in place of a bad one. Tells whether it was not known.
+    pub(super) fn recover(&mut self, version: Version) -> bool {
+        let is_news = self.is_lost() && version.generation <= self.generation;
+        if is_news {
+            self.good = Some(version);
+        }
+        is_news
     }
 
     /// Takes note of what came of a change. Tells what is kept now, where that has changed: `Some(None)` for nothing.
@@ -160,7 +176,7 @@ impl Entry {
         self.failures = if failed { self.failures.saturating_add(1) } else { 0 };
         self.retry_at = failed.then(|| now + timing::pause(self.failures, self.spread()));
         match (keep?, writing.keep?) {
-            (Ok(version), Keep::Store { generation, spec }) => Some(Some(Kept { key: key.clone(), generation, spec, version })),
+            (Ok(version), Keep::Store(good)) => Some(Some(Kept { key: key.clone(), uid: Arc::clone(&self.uid), good, version })),
             (Ok(_), Keep::Discard) => Some(None),
             (Err(_), _) => None,
         }
@@ -232,8 +248,8 @@ impl Entry {
             return kept.map(|_| Keep::Discard);
         }
         let good = self.good.as_ref().filter(|good| good.spec.len() <= MAX_KEPT)?;
-        let is_kept = kept.is_some_and(|kept| kept.generation == good.generation && kept.spec == good.spec);
-        (!is_kept).then(|| Keep::Store { generation: good.generation, spec: Arc::clone(&good.spec) })
+        let is_kept = kept.is_some_and(|kept| kept.uid == self.uid && kept.good == *good);
+        (!is_kept).then(|| Keep::Store(good.clone()))
     }
 
     fn difference(&self, accepted: &Says, ready: Option<&Says>, now: Timestamp) -> Difference {

@@ -12,9 +12,10 @@ use redoubt_engine::{
 };
 
 use super::{
-    Budget, Census, Change, Done, Event, Kept, Key, Round, Seen, Watched,
+    Answer, Answered, Budget, Census, Change, Done, Event, Kept, Key, Round, Seen, Watched,
     entry::{Entry, Wants},
     others::{self, Others},
+    timing,
     workers::Workers,
 };
 use crate::config::document;
@@ -38,6 +39,8 @@ pub(super) struct Namespace {
     put_off: BTreeSet<(Timestamp, Key)>,
     /// Resources of which a version should run and does not in every worker.
     waiting: BTreeSet<Key>,
+    /// Resources of which a version may run that is not known here.
+    lost: BTreeSet<Key>,
     /// When a resource or a worker was last another one than before.
     last_change: Timestamp,
 }
@@ -82,6 +85,15 @@ impl Namespace {
                 }
             }
             Event::Done(done) => self.done(done, now),
+            Event::Answered(Answered { answer: Answer::Version(key, version), .. }) => {
+                if let (Some(entry), Some(version)) = (self.entries.get_mut(&key), version) {
+                    if entry.recover(version) {
+                        self.rules_differ |= key.kind == Kind::AlertRule;
+                        self.others.recover(now);
+                        self.queue(key);
+                    }
+                }
+            }
             Event::Answered(answered) => {
                 if self.workers.answered(answered, !self.waiting.is_empty(), self.last_change, now) {
                     self.queue_all();
@@ -141,6 +153,7 @@ impl Namespace {
             round.again(*at);
         }
         self.workers.questions(name, now, budget, round);
+        self.look_for_lost(name, now, budget, round);
     }
 
     pub(super) fn count(&self, census: &mut Census) {
@@ -182,6 +195,7 @@ impl Namespace {
     fn remove(&mut self, key: &Key, now: Timestamp) {
         self.entries.remove(key);
         self.waiting.remove(key);
+        self.lost.remove(key);
         if key.kind == Kind::AlertRule {
             self.stale_rules.remove(&key.name);
             self.rules_differ = true;
@@ -224,7 +238,9 @@ impl Namespace {
             let key = Key { kind: Kind::AlertRule, name: Arc::from(name) };
             self.entries.get(&key).is_some_and(Entry::runs)
         };
-        for (key, says) in self.others.compile(&facts, runs, &self.kept) {
+        let others = self.entries.iter().filter(|(key, _)| key.kind != Kind::AlertRule);
+        let goods = others.filter_map(|(key, entry)| Some((key, entry.last_good(self.kept.get(key))?)));
+        for (key, says) in self.others.compile(&facts, runs, goods) {
             let Some(entry) = self.entries.get_mut(&key) else { continue };
             if entry.verdict.as_ref() == Some(&says) {
                 continue;
@@ -246,6 +262,11 @@ impl Namespace {
         } else {
             self.waiting.remove(&key);
         }
+        if entry.is_lost() {
+            self.lost.insert(key.clone());
+        } else {
+            self.lost.remove(&key);
+        }
         match wants {
             Wants::Nothing => None,
             Wants::Later(at) => {
@@ -258,6 +279,23 @@ impl Namespace {
             Wants::Writes { keep, status } => {
                 Some(Change { namespace: Arc::clone(namespace), uid: Arc::clone(&entry.uid), key, keep, status })
             }
+        }
+    }
+
+    /// Asks workers for versions that this process does not know.
+    fn look_for_lost(&mut self, namespace: &Arc<str>, now: Timestamp, budget: Budget, round: &mut Round) {
+        for key in &self.lost {
+            let Some(entry) = self.entries.get_mut(key) else { continue };
+            if round.questions.len() >= budget.questions {
+                round.again(now + timing::ASK_SOON);
+                return;
+            }
+            let Some(question) = self.workers.question_for(namespace, key, entry.generation) else { continue };
+            if entry.ask_at <= now {
+                entry.ask_at = now + timing::ASK_LATE;
+                round.questions.push(question);
+            }
+            round.again(entry.ask_at);
         }
     }
 

@@ -7,7 +7,6 @@
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
     sync::Arc,
 };
 
@@ -17,10 +16,9 @@ use redoubt_engine::{
     diagnostic::{Diagnostic, Level},
     resource::{self, Kind, Resource, Spec},
 };
-use serde_json::Value;
 
 use super::{
-    Kept, Key,
+    Key, Version,
     conditions::{Says, Truth},
     timing,
 };
@@ -67,6 +65,12 @@ impl Others {
         }
     }
 
+    /// A last good version has become known that this process has never seen: what runs is made anew from all of them.
+    pub(super) fn recover(&mut self, now: Timestamp) {
+        self.plan = None;
+        self.touch(now);
+    }
+
     /// Forgets a resource.
     pub(super) fn remove(&mut self, key: &Key) {
         self.unread.remove(key);
@@ -89,12 +93,12 @@ impl Others {
     }
 
     /// Compiles them all. `created` tells of each when it was made, and the lines before its spec; `rule_runs`, whether an AlertRule does.
-    /// `kept` are the last good versions of a process before this one.
-    pub(super) fn compile(
+    /// `goods` are the last good versions, as far as they are known.
+    pub(super) fn compile<'k>(
         &mut self,
         facts: &BTreeMap<Key, (Timestamp, usize)>,
         rule_runs: impl Fn(&str) -> bool,
-        kept: &BTreeMap<Key, Kept>,
+        goods: impl Iterator<Item = (&'k Key, &'k Version)>,
     ) -> BTreeMap<Key, Says> {
         self.stale = None;
         for (key, spec) in std::mem::take(&mut self.unread) {
@@ -104,7 +108,7 @@ impl Others {
         self.input.resources.sort_by_cached_key(|resource| (age(resource), resource.name.clone(), resource.kind));
         let runs = self.named_rules().into_iter().filter(|name| rule_runs(name));
         self.input.apart = runs.map(|name| (Kind::AlertRule, name)).collect();
-        let before = self.plan.take().unwrap_or_else(|| last_good(kept));
+        let before = self.plan.take().unwrap_or_else(|| last_good(goods));
         let compiled = compile(&self.input, Some(&before));
         let says = self.say(&compiled, facts);
         self.plan = Some(compiled.plan);
@@ -184,17 +188,16 @@ fn excuse_databases(key: &Key, diagnostics: &mut [Diagnostic]) {
     }
 }
 
-/// Reads a resource as the workers do.
+/// Reads a resource as the workers do, with the places of the given text.
 pub(super) fn read(key: &Key, spec: &str, text: &str) -> resource::File {
     // What came as JSON is JSON; and if it were not, null is refused like any other spec.
-    let spec: Value = serde_json::from_str(spec).unwrap_or_default();
-    resource::read_value(&PathBuf::from(key.to_string()), document::whole(key, spec), text)
+    let spec = serde_json::from_str(spec).unwrap_or_default();
+    resource::read_object_as(key.kind, &key.name, None, spec, text)
 }
 
-/// What ran before this process began, as far as it had to be kept.
-fn last_good(kept: &BTreeMap<Key, Kept>) -> Plan {
-    let others = kept.values().filter(|kept| kept.key.kind != Kind::AlertRule);
-    let resources = others.flat_map(|kept| read(&kept.key, &kept.spec, "").resources).collect();
+/// What these versions are together.
+fn last_good<'k>(versions: impl Iterator<Item = (&'k Key, &'k Version)>) -> Plan {
+    let resources = versions.flat_map(|(key, good)| read(key, &good.spec, "").resources).collect();
     compile(&Input { resources, ..Input::default() }, None).plan
 }
 
@@ -216,6 +219,5 @@ fn key(resource: &Resource) -> Key {
 
 fn key_of(diagnostic: &Diagnostic) -> Option<Key> {
     let (kind, name) = diagnostic.resource.as_ref()?;
-    let kind = Kind::ALL.into_iter().find(|known| known.as_str() == kind)?;
-    Some(Key { kind, name: Arc::from(name.as_str()) })
+    Some(Key { kind: Kind::of(kind)?, name: Arc::from(name.as_str()) })
 }

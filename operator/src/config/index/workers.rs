@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use redoubt_engine::resource::Kind;
 use serde_json::Value;
 
-use super::{Answer, Answered, Budget, Pod, Question, Role, Round, timing};
+use super::{About, Answer, Answered, Budget, Key, Pod, Question, Role, Round, timing};
 
 impl Role {
     /// The role of a pod, by its label `app.kubernetes.io/component`.
@@ -33,7 +33,8 @@ impl Role {
     }
 }
 
-/// What a worker runs: of each resource the generation of the version that is live.
+/// What a worker runs: of each resource the generation of the version that is live; one from a file has none, and is none of
+/// this cluster's.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Programmed {
     /// By kind and name.
@@ -49,9 +50,11 @@ impl Programmed {
         let mut resources: BTreeMap<Kind, BTreeMap<Box<str>, i64>> = BTreeMap::new();
         for (kind, names) in body.get("resources")?.as_object()? {
             // A worker of a later release may know kinds that this one does not.
-            let Some(kind) = Kind::ALL.into_iter().find(|known| known.as_str() == kind) else { continue };
+            let Some(kind) = Kind::of(kind) else { continue };
             for (name, generation) in names.as_object()? {
-                resources.entry(kind).or_default().insert(Box::from(name.as_str()), generation.as_i64()?);
+                if !generation.is_null() {
+                    resources.entry(kind).or_default().insert(Box::from(name.as_str()), generation.as_i64()?);
+                }
             }
         }
         Some(Self { resources, tag: tag.map(Arc::from) })
@@ -136,6 +139,7 @@ impl Workers {
             Answer::Runs(programmed) => Some(same(&programmed).unwrap_or_else(|| Arc::new(programmed))),
             Answer::Same => self.pods.get(&answered.pod).and_then(|worker| worker.runs.clone()),
             Answer::Nothing => None,
+            Answer::Version(..) => return false,
         };
         let Some(worker) = self.pods.get_mut(&answered.pod).filter(|worker| worker.uid == answered.uid) else { return false };
         worker.asked = false;
@@ -171,13 +175,29 @@ impl Workers {
                     pod: Arc::clone(name),
                     uid: Arc::clone(&worker.uid),
                     address,
-                    tag: worker.runs.as_ref().and_then(|runs| runs.tag.clone()),
+                    about: About::Programmed(worker.runs.as_ref().and_then(|runs| runs.tag.clone())),
                 });
             } else {
                 // An answer that is on its way makes room.
                 round.again(now + SignedDuration::from_millis(100));
             }
         }
+    }
+
+    /// The question for the version of a resource that runs, if some worker runs one that is not newer than the given generation.
+    pub(super) fn question_for(&self, namespace: &Arc<str>, key: &Key, newest: i64) -> Option<Question> {
+        let runs_one = |worker: &Worker| {
+            let generation = worker.runs.as_ref().and_then(|runs| runs.generation(key.kind, &key.name));
+            worker.ready && generation.is_some_and(|generation| generation <= newest)
+        };
+        let (name, worker) = self.pods.iter().find(|(_, worker)| runs_one(worker))?;
+        Some(Question {
+            namespace: Arc::clone(namespace),
+            pod: Arc::clone(name),
+            uid: Arc::clone(&worker.uid),
+            address: worker.address?,
+            about: About::Version(key.clone()),
+        })
     }
 
     /// In how many of the workers that need it this version of a resource is live.

@@ -2,7 +2,11 @@ use redoubt_engine::resource::Kind;
 use serde_json::json;
 
 use super::site::{Site, bad_rule, good_rule, key, rule, status};
-use crate::config::index::{Event, Keep, Notice, Role};
+use crate::config::index::{About, Answer, Event, Keep, Notice, Role, Version};
+
+fn version(generation: i64, field: &str) -> Version {
+    Version { generation, spec: good_rule(field).to_string().into() }
+}
 
 #[test]
 fn the_last_good_version_is_kept_while_a_resource_is_bad() {
@@ -14,8 +18,7 @@ fn the_last_good_version_is_kept_while_a_resource_is_bad() {
     site.put(&rule("r"), bad_rule());
     let refused = site.settle();
 
-    let spec = good_rule("a").to_string().into();
-    assert_eq!(refused[0].keep, Some(Keep::Store { generation: 1, spec }));
+    assert_eq!(refused[0].keep, Some(Keep::Store(version(1, "a"))));
     assert_eq!(site.says(&rule("r"))[1], "False LastGoodVersion: generation 1, the last good one, is programmed in 0 of 0 workers");
     let notice = status(&refused[0]).notice.clone().unwrap();
     assert_eq!((notice.warning, notice.reason), (true, "Invalid"));
@@ -52,7 +55,7 @@ fn a_bad_version_after_a_bad_one_leaves_the_last_good_one() {
     let changes = site.settle();
 
     assert_eq!(changes.iter().filter(|change| change.keep.is_some()).count(), 0, "{changes:?}");
-    assert_eq!(site.kept[&rule("r")].generation, 1);
+    assert_eq!(site.kept[&rule("r")].good.generation, 1);
 }
 
 #[test]
@@ -89,16 +92,16 @@ fn a_kept_version_that_somebody_takes_away_or_changes_is_put_back() {
     site.put(&rule("r"), bad_rule());
     site.settle();
 
-    let version = site.next_version();
-    site.apply(Event::KeptNoLonger(rule("r"), version));
+    let deleted_at = site.next_version();
+    site.apply(Event::KeptNoLonger(rule("r"), deleted_at));
     let put_back = site.settle();
     let mut changed = site.kept[&rule("r")].clone();
-    changed.spec = "{}".into();
+    changed.good.spec = "{}".into();
     changed.version = site.next_version();
     site.apply(Event::Kept(changed));
     let changed_back = site.settle();
 
-    let expected = Some(Keep::Store { generation: 1, spec: good_rule("a").to_string().into() });
+    let expected = Some(Keep::Store(version(1, "a")));
     assert_eq!([put_back.len(), changed_back.len()], [1, 1]);
     assert_eq!((&put_back[0].keep, &changed_back[0].keep), (&expected, &expected));
     assert!(put_back[0].status.is_none());
@@ -135,4 +138,43 @@ fn a_version_too_large_for_a_config_map_is_not_kept() {
     let changes = site.settle();
 
     assert!(changes.iter().all(|change| change.keep.is_none()));
+}
+
+#[test]
+fn what_is_kept_of_a_resource_is_not_of_another_one_with_its_name() {
+    let mut site = Site::new();
+    site.put(&rule("r"), good_rule("a"));
+    site.settle();
+    site.put(&rule("r"), bad_rule());
+    site.settle();
+
+    site.delete(&rule("r"));
+    site.put(&rule("r"), bad_rule());
+    site.settle();
+
+    assert_eq!(site.says(&rule("r"))[1], "False NotAccepted: no version of it has been accepted, so none runs");
+}
+
+#[test]
+fn a_version_that_only_workers_know_is_asked_for_and_kept() {
+    let mut site = Site::new();
+    site.put(&rule("r"), good_rule("a"));
+    site.settle();
+    // The operator is away while the rule becomes bad, and nothing keeps the version before.
+    site.put(&rule("r"), bad_rule());
+    site.restart();
+    site.pod("p", Role::Process, true);
+    site.settle();
+    assert_eq!(site.says(&rule("r"))[1], "False NotAccepted: no version of it has been accepted, so none runs");
+
+    site.runs("p", json!({"AlertRule": {"r": 1}}));
+    let question = site.round().questions.into_iter().find(|question| question.about == About::Version(rule("r"))).unwrap();
+    assert_eq!(site.round().questions, [], "it is asked once in a while");
+    site.answer(&question, Answer::Version(rule("r"), Some(version(1, "a"))));
+    let changes = site.settle();
+
+    assert_eq!(changes[0].keep, Some(Keep::Store(version(1, "a"))));
+    site.pass(5);
+    site.settle();
+    assert_eq!(site.says(&rule("r"))[1], "False LastGoodVersion: generation 1, the last good one, is programmed in 1 of 1 worker");
 }

@@ -2,7 +2,7 @@ use redoubt_engine::resource::Kind;
 use serde_json::{Value, json};
 
 use super::site::{Site, good_rule, key, rule};
-use crate::config::index::{Answer, Change, Question, Role};
+use crate::config::index::{About, Answer, Change, Question, Role};
 
 /// A rule in generation 1, and the named pods, all ready.
 fn site(pods: &[(&str, Role)]) -> Site {
@@ -116,7 +116,7 @@ fn a_pod_of_the_same_name_is_another_pod() {
         pod: "p0".into(),
         uid: "uid-of-another".into(),
         address: "10.0.0.1".parse().unwrap(),
-        tag: None,
+        about: About::Programmed(None),
     };
 
     site.answer(&question, Answer::Nothing);
@@ -151,7 +151,7 @@ fn workers_are_asked_at_once_then_often_until_all_is_programmed_then_rarely() {
     let waiting = asked(&mut site, 6);
 
     assert_eq!(first.len(), 1);
-    assert_eq!((&*first[0].pod, &first[0].tag), ("p0", &None));
+    assert_eq!((&*first[0].pod, &first[0].about), ("p0", &About::Programmed(None)));
     assert_eq!(none_while_one_is_under_way, []);
     assert_eq!(at_rest, [15, 30]);
     assert_eq!(waiting, [1, 2, 3, 4, 5]);

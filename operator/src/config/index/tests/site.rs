@@ -199,8 +199,9 @@ impl Site {
     fn keep(&mut self, key: &Key, keep: &Keep) -> u64 {
         let version = self.next_version();
         match keep {
-            Keep::Store { generation, spec } => {
-                let kept = Kept { key: key.clone(), generation: *generation, spec: spec.clone(), version };
+            Keep::Store(good) => {
+                let uid = self.objects[key].uid.as_str().into();
+                let kept = Kept { key: key.clone(), uid, good: good.clone(), version };
                 self.kept.insert(key.clone(), kept);
             }
             Keep::Discard => drop(self.kept.remove(key)),
