@@ -166,8 +166,9 @@ impl Seen {
 
     /// What keeps it from its work, by its own word.
     pub(crate) fn complaints(&self) -> Vec<String> {
-        let missing = self.state.cluster.as_ref().map_or(0, state::Cluster::missing_primaries);
-        if missing == 0 { Vec::new() } else { vec![format!("{missing} shards of Elasticsearch do not serve")] }
+        let Some(cluster) = self.state.cluster.as_ref().filter(|cluster| cluster.missing_primaries() > 0) else { return Vec::new() };
+        let why = cluster.hindrance.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+        vec![format!("{} shards of Elasticsearch do not serve{why}", cluster.missing_primaries())]
     }
 
     /// Takes a step of the plan that the server has a part in.

@@ -29,7 +29,22 @@ const STATE: &str = "/_cluster/state/nodes,master_node,routing_table,metadata?fi
 pub(crate) async fn ask(node: &Endpoint) -> Result<Cluster, NoAnswer> {
     let state = node.get(STATE).await?;
     let settings = node.get("/_cluster/settings?flat_settings=true").await?;
-    Ok(understand(&state, &settings))
+    let mut cluster = understand(&state, &settings);
+    if let Some((index, number)) = cluster.primary_without_node() {
+        let question = json!({"index": index, "shard": number, "primary": true});
+        // It may have found a node meanwhile, and then there is nothing to explain.
+        let explained = node.call(Method::POST, "/_cluster/allocation/explain", Some(&question)).await.unwrap_or_default();
+        cluster.hindrance = hindrance(&explained);
+    }
+    Ok(cluster)
+}
+
+/// Why no node may take a shard: what the first one that objects says, less the figures at its end, which differ each time.
+fn hindrance(explained: &Value) -> Option<String> {
+    let nodes = explained["node_allocation_decisions"].as_array()?;
+    let mut deciders = nodes.iter().flat_map(|node| node["deciders"].as_array().into_iter().flatten());
+    let objection = deciders.find(|decider| decider["decision"] == "NO")?["explanation"].as_str()?;
+    Some(objection.split(',').next()?.chars().take(200).collect())
 }
 
 fn understand(state: &Value, settings: &Value) -> Cluster {
@@ -153,6 +168,28 @@ mod tests {
         assert_eq!(error.to_string(), "answered 503 Service Unavailable: \"no master\"");
     }
 
+    #[tokio::test]
+    async fn a_shard_that_has_no_node_is_explained() {
+        let state = json!({"cluster_uuid": "u1", "routing_table": {"indices": {"events": {"shards": {"0": [
+            {"state": "UNASSIGNED", "primary": true, "node": null, "relocating_node": null},
+        ]}}}}});
+        let explained = json!({"node_allocation_decisions": [{"deciders": [
+            {"decider": "enable", "decision": "YES", "explanation": "all allocations are allowed"},
+            {"decider": "disk_threshold", "decision": "NO", "explanation": "the node is above the high watermark, actual free: [7.5%]"},
+        ]}]});
+        let server = Fake::start(vec![
+            (format!("GET {STATE}").leak(), 200, state),
+            ("GET /_cluster/settings?flat_settings=true", 200, json!({})),
+            ("POST /_cluster/allocation/explain", 200, explained),
+        ])
+        .await;
+
+        let cluster = ask(&server.endpoint).await.unwrap();
+
+        assert_eq!(cluster.missing_primaries(), 1);
+        assert_eq!(cluster.hindrance.as_deref(), Some("the node is above the high watermark"));
+    }
+
     #[test]
     fn a_cluster_is_understood() {
         let state = json!({
@@ -195,6 +232,7 @@ mod tests {
             leaving: names(&["n-2"]),
             excluded_by_others: names(&["theirs"]),
             without_vote: names(&["n-0"]),
+            hindrance: None,
         };
         assert_eq!(cluster, expected);
         assert_eq!(understand(&json!({"cluster_uuid": "_na_"}), &json!({})), Cluster::default());

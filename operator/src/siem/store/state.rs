@@ -51,6 +51,8 @@ pub(crate) struct Cluster {
     pub(crate) excluded_by_others: BTreeSet<String>,
     /// Nodes whose vote does not count.
     pub(crate) without_vote: BTreeSet<String>,
+    /// Why a primary that has no node gets none.
+    pub(crate) hindrance: Option<String>,
 }
 
 /// A shard: an index, and its number in it.
@@ -167,6 +169,11 @@ impl Cluster {
             let elsewhere = copy.node.as_deref() != Some(node) && copy.to.as_deref() != Some(node);
             here || elsewhere
         })
+    }
+
+    /// A shard whose primary is on no node, if there is one.
+    pub(crate) fn primary_without_node(&self) -> Option<&Shard> {
+        self.copies.iter().find(|copy| copy.primary && copy.state == CopyState::Unassigned).map(|copy| &copy.shard)
     }
 
     /// Primaries that do not serve.
