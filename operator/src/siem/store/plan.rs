@@ -144,8 +144,9 @@ impl Plan {
                 return;
             }
         }
-        // Of a node that is away it is not known what it holds: it may go when nothing is missing without it.
-        let is_known = |node: &String| cluster.nodes.contains_key(node) || cluster.are_shards_started();
+        // Of a node that is away it is not known what it holds: it may go when all that stay are there, and nothing is missing without it.
+        let nothing_is_missing = state.have_those_who_stay_joined() && cluster.are_shards_started();
+        let is_known = |node: &String| cluster.nodes.contains_key(node) || nothing_is_missing;
         // While it is being changed who is held off, data may come to a node that goes, and a place for it be found on one that stays.
         let is_settled = !self.steps.iter().any(|step| matches!(step, Step::MoveAwayFrom(_)));
         let may_go =

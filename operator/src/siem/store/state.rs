@@ -108,6 +108,12 @@ impl State {
         self.sets.iter().any(|set| missing(set) || set.members.iter().any(on_its_way))
     }
 
+    /// Whether every node that is to stay is in the cluster.
+    pub(crate) fn have_those_who_stay_joined(&self) -> bool {
+        let joined = |node: String| self.cluster.as_ref().is_some_and(|cluster| cluster.nodes.contains_key(&node));
+        self.sets.iter().all(|set| set.names(0..set.wanted).all(joined))
+    }
+
     /// Whether all pods are there, ready, and in the cluster.
     pub(crate) fn have_all_joined(&self) -> bool {
         !self.is_a_node_on_its_way() && self.sets.iter().flat_map(|set| &set.members).all(|member| member.phase == Phase::Ready)

@@ -366,10 +366,7 @@ impl World {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
-    // It finds a node that goes with a replica which has no other place yet, when another node dies at the wrong moment; the rule that is
-    // to keep it is still being found.
     #[test]
-    #[ignore = "a scale-down may be too early while a node is away"]
     fn no_plan_takes_away_what_is_needed_and_in_the_end_all_is_as_it_is_to_be(mut world in worlds(), events in events()) {
         for event in &events {
             world.happen(event);
