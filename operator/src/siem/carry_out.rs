@@ -71,8 +71,8 @@ pub(crate) async fn plan(valid: &Valid, observed: &Observed) -> Plans {
 impl Plans {
     /// What they say about the objects.
     pub(crate) fn sizes(&self, valid: &Valid, observed: &Observed) -> Sizes {
-        let mut sizes = Sizes::default();
-        sizes.roles_wait = self.broker.as_ref().is_some_and(|(_, plan)| plan.roles_wait);
+        let roles_wait = self.broker.as_ref().is_some_and(|(_, plan)| plan.roles_wait);
+        let mut sizes = Sizes { roles_wait, ..Sizes::default() };
         if let Some((seen, plan)) = &self.store {
             sizes.node_sets = plan.sizes.clone();
             sizes.cluster.clone_from(&seen.cluster);
