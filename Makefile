@@ -48,11 +48,13 @@ cluster-up: ## Start a real Kubernetes of one node for development, and leave it
 cluster-down: ## End it, with all that runs on it
 	@tests/cluster/cluster down target/cluster
 
-test-cluster: setup-servers ## All checks that need a Kubernetes: the one for tests itself, images, the chart, and the operator from end to end
+test-cluster: setup-servers ## All checks that need a Kubernetes: the one for tests itself, images, the chart, the operator, upgrades, chaos
 	@tests/cluster/selftest
 	@tests/images/selftest
 	@tests/cluster/packaging
 	@tests/cluster/operator
+	@tests/cluster/upgrade
+	@tests/cluster/chaos
 
 bench: setup-servers ## Measure the engine beside bare rule matching, and the whole path from HTTP to the store (needs the corpora)
 	$(CARGO) bench --workspace --locked --bench engine

@@ -10,7 +10,7 @@ mod management;
 pub(crate) mod plan;
 pub(crate) mod pods;
 
-use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use redoubt_crds::in_cluster::CA_KEY;
 use tracing::{info, warn};
 
@@ -18,12 +18,13 @@ pub(crate) use self::definitions::definitions;
 use self::{
     definitions::{VHOST, of_admins, of_workers},
     management::Answers,
-    plan::{Plan, State, Step},
+    plan::{FORMATION, Plan, State, Step},
 };
 use super::{
     dereference::Observed,
     endpoint::{Endpoint, NoAnswer, Server},
     member::{self, Member, Phase},
+    owner::Component,
     secret::{self, account::Account, random::NoRandomness},
     validate::{Broker, Valid},
 };
@@ -85,6 +86,15 @@ pub(crate) async fn observe(valid: &Valid, observed: &Observed) -> Seen {
     seen
 }
 
+/// Whether RabbitMQ has begun a short time ago, and some role has not.
+fn begins(valid: &Valid, observed: &Observed) -> bool {
+    let name = valid.owner.siem.shared();
+    let set: Option<StatefulSet> = observed.children.get(&name.broker());
+    let made = set.and_then(|set| set.metadata.creation_timestamp);
+    let is_new = made.is_none_or(|made| observed.now.duration_since(made.0) < FORMATION);
+    is_new && Component::ROLES.iter().any(|role| observed.children.get::<Deployment>(&name.role(role.as_str())).is_none())
+}
+
 /// Asks the first node for what it knows of all, and each whether it can be done without.
 async fn ask(node: Endpoint, member: &Member, answers: &mut Option<Answers>, first: &mut Option<Endpoint>) -> Result<(), NoAnswer> {
     let critical = management::is_quorum_critical(&node).await?;
@@ -107,6 +117,7 @@ impl Seen {
             members: &self.members,
             nodes: &nodes,
             answers: self.answers.as_ref(),
+            begins: begins(valid, observed),
             accounts: self.accounts.as_ref().map(|(worker, admin)| (worker, admin)),
             revision: &broker.credentials_revision,
             now: observed.now,

@@ -52,6 +52,8 @@ pub(crate) struct Built {
 pub(crate) struct Sizes {
     /// Pods that process events, where the work says how many.
     pub(crate) process: Option<u16>,
+    /// Whether roles that are not there wait for RabbitMQ.
+    pub(crate) roles_wait: bool,
     /// Replicas of node sets, where they are not what the Siem says: a set that becomes smaller does so when its data has moved.
     pub(crate) node_sets: BTreeMap<String, u16>,
     /// The cluster that the nodes of Elasticsearch are in, once they are.
@@ -72,7 +74,9 @@ pub(crate) fn build(valid: &Valid, there: &Children, secrets: &[Secret], sizes: 
     built.add(secrets);
     built.add(&[service::ingest(valid)]);
     built.add(&disruption::budgets(valid));
-    built.add(&role::deployments(valid, held_settings(valid, there).as_ref(), sizes.process));
+    let mut roles = role::deployments(valid, held_settings(valid, there).as_ref(), sizes.process);
+    roles.retain(|role| !sizes.roles_wait || role.metadata.name.as_ref().is_some_and(|name| there.get::<Deployment>(name).is_some()));
+    built.add(&roles);
     if let Some(broker) = &valid.broker {
         built.add_broker(valid, broker, there, sizes);
     }

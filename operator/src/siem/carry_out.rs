@@ -72,6 +72,7 @@ impl Plans {
     /// What they say about the objects.
     pub(crate) fn sizes(&self, valid: &Valid, observed: &Observed) -> Sizes {
         let mut sizes = Sizes::default();
+        sizes.roles_wait = self.broker.as_ref().is_some_and(|(_, plan)| plan.roles_wait);
         if let Some((seen, plan)) = &self.store {
             sizes.node_sets = plan.sizes.clone();
             sizes.cluster.clone_from(&seen.cluster);

@@ -3,6 +3,9 @@
 //! Pods of an older template are replaced one at a time. Before each, all nodes must run, and no queue may lose its majority without that
 //! node ([`Predicate`]). A pod that is stuck goes first, since it serves nobody. Passwords change by new users: the workers' connections
 //! are ended once their Secret has had time to arrive, and the former users go when nobody is connected as one.
+//!
+//! A queue has its replicas on the nodes that are in the cluster when it is made. So the roles, which make the queues, begin when every node
+//! is there: before, a queue could come to lie on one node alone.
 
 use std::collections::BTreeSet;
 
@@ -17,6 +20,8 @@ use crate::siem::{
 
 /// How long a changed Secret takes to be in every pod, with ease.
 const ARRIVAL: SignedDuration = SignedDuration::from_secs(60);
+/// How long the roles wait for nodes that are not there when RabbitMQ begins. A SIEM on fewer nodes is better than none.
+pub(crate) const FORMATION: SignedDuration = SignedDuration::from_mins(5);
 /// Most replicas that a queue has.
 const MOST_REPLICAS: usize = 3;
 
@@ -74,6 +79,8 @@ pub(crate) struct State<'a> {
     pub(crate) nodes: &'a [String],
     /// What the nodes say; nothing where none answers.
     pub(crate) answers: Option<&'a Answers>,
+    /// Whether RabbitMQ has begun less than [`FORMATION`] ago, and some role has not.
+    pub(crate) begins: bool,
     /// Who the Secrets say that the workers and the operator are.
     pub(crate) accounts: Option<(&'a Account, &'a Account)>,
     /// The revision of passwords that the Siem asks for.
@@ -85,12 +92,15 @@ pub(crate) struct State<'a> {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Plan {
     pub(crate) steps: Vec<Step>,
+    /// Whether roles that have not begun are to wait.
+    pub(crate) roles_wait: bool,
     pub(crate) operations: Vec<Operation>,
 }
 
 /// Decides.
 pub(crate) fn plan(state: State<'_>) -> Plan {
     let mut plan = Plan::default();
+    plan.form(state);
     plan.roll(state);
     plan.spread(state);
     plan.rotate(state);
@@ -98,6 +108,15 @@ pub(crate) fn plan(state: State<'_>) -> Plan {
 }
 
 impl Plan {
+    /// Keeps roles from making queues before there are the nodes for their replicas.
+    fn form(&mut self, state: State<'_>) {
+        self.roles_wait = state.begins && state.nodes.len() > 1 && !are_running(state);
+        if self.roles_wait {
+            let message = "the roles begin when all nodes are in the cluster".to_owned();
+            self.note("Form", state.set, Some(Predicate::NodesRunning), message);
+        }
+    }
+
     /// Replaces one pod of an older template, if it may be.
     fn roll(&mut self, state: State<'_>) {
         let outdated: Vec<&Member> = state.members.iter().filter(|member| member.outdated).collect();

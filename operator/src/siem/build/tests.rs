@@ -10,8 +10,9 @@ use k8s_openapi::api::{
 use serde_json::{Value, json};
 
 use crate::siem::{
+    build::Sizes,
     child::Child,
-    dereference::Observed,
+    dereference::{Children, Observed},
     digest,
     testing::{as_applied, build, siem, siem_of, source, valid},
 };
@@ -166,6 +167,20 @@ fn the_work_says_how_many_pods_process_events_and_the_siem_of_the_others() {
 
     let replicas: Vec<_> = deployments.iter().map(|deployment| deployment.spec.as_ref().unwrap().replicas.unwrap()).collect();
     assert_eq!(replicas, [2, 4, 2, 2]);
+}
+
+#[test]
+fn while_rabbitmq_begins_a_role_that_is_not_there_waits_and_one_that_is_goes_on() {
+    let siem = siem_of(&json!({}));
+    let there = as_applied(&build(&siem, &Observed::default()).0.children);
+    let sizes = Sizes { roles_wait: true, ..Sizes::default() };
+    let valid = valid(&siem, &Observed::default()).unwrap();
+    let roles = |there: &Children| {
+        let built = super::build(&valid, there, &[], &sizes, None);
+        built.children.iter().filter(|child| child.id.kind == "Deployment").count()
+    };
+
+    assert_eq!((roles(&Children::default()), roles(&there)), (0, 4));
 }
 
 #[test]

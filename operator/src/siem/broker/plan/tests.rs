@@ -11,6 +11,7 @@ struct World {
     worker: Account,
     admin: Account,
     revision: &'static str,
+    begins: bool,
 }
 
 fn world(nodes: u16) -> World {
@@ -41,6 +42,7 @@ fn world(nodes: u16) -> World {
         worker: account("redoubt-0000000a"),
         admin: account("redoubt-admin-0000000b"),
         revision: "",
+        begins: false,
     }
 }
 
@@ -51,6 +53,7 @@ impl World {
             members: &self.members,
             nodes: &self.nodes,
             answers: self.answers.as_ref(),
+            begins: self.begins,
             accounts: Some((&self.worker, &self.admin)),
             revision: self.revision,
             now: now(),
@@ -78,6 +81,44 @@ fn outcome(plan: &Plan) -> String {
 #[test]
 fn at_rest_there_is_nothing_to_do() {
     assert_eq!(world(3).plan(), Plan::default());
+}
+
+#[test]
+fn roles_begin_when_every_node_is_there_to_take_a_replica() {
+    type Change = fn(&mut World);
+    let cases: [(&str, u16, Change, bool); 5] = [
+        ("none answers", 3, |world| world.answers = None, true),
+        (
+            "one is not in the cluster yet",
+            3,
+            |world| {
+                world.answers().nodes.remove("rabbit@soc-broker-1");
+            },
+            true,
+        ),
+        ("all are there", 3, |_| {}, false),
+        ("a single one has nobody to wait for", 1, |world| world.answers = None, false),
+        (
+            "the roles have begun, or the nodes had their time",
+            3,
+            |world| {
+                world.answers = None;
+                world.begins = false;
+            },
+            false,
+        ),
+    ];
+
+    for (name, nodes, change, waits) in cases {
+        let mut world = world(nodes);
+        world.begins = true;
+        change(&mut world);
+
+        let plan = world.plan();
+
+        assert_eq!(plan.roles_wait, waits, "{name}");
+        assert_eq!(plan.operations.iter().any(|operation| operation.name == "Form"), waits, "{name}");
+    }
 }
 
 #[test]
