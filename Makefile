@@ -48,11 +48,13 @@ cluster-up: ## Start a real Kubernetes of one node for development, and leave it
 cluster-down: ## End it, with all that runs on it
 	@tests/cluster/cluster down target/cluster
 
-test-cluster: setup-servers ## All checks that need a Kubernetes: the one for tests itself, images, the chart, the operator, upgrades, chaos
+test-cluster: setup-servers ## All checks that need a Kubernetes: it itself, images, the chart, the operator, many rules, upgrades, chaos
 	@tests/cluster/selftest
 	@tests/images/selftest
 	@tests/cluster/packaging
+	@tests/cluster/api
 	@tests/cluster/operator
+	@tests/cluster/scale
 	@tests/cluster/upgrade
 	@tests/cluster/chaos
 

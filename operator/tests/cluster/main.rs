@@ -6,7 +6,6 @@
 #![allow(clippy::unwrap_used, reason = "a harness that fails is a test that fails")]
 
 mod leader;
-mod many;
 mod namespace;
 mod operator;
 mod permissions;

@@ -1,5 +1,6 @@
 //! What is said of good and bad resources, as the API tells it.
 
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::{core::v1::ConfigMap, events::v1::Event};
 use kube::{Api, api::ListParams};
 use serde_json::{Value, json};
@@ -118,8 +119,15 @@ async fn an_object_that_no_longer_fits_its_kind_harms_no_other() {
 async fn of_two_siems_the_older_one_is_accepted() {
     let Some(namespace) = Namespace::new("siems").await else { return };
     let _operator = Operator::in_namespace(&namespace).await;
-    namespace.resource("Siem", "z", json!({})).await;
+    let made = namespace.resource("Siem", "z", json!({})).await;
     namespace.until("Siem", "z", "Accepted", "True").await;
+    // The API server tells the time of making in whole seconds.
+    let made = made.metadata.creation_timestamp.unwrap().0;
+    within(DEADLINE, "a second is over", async || {
+        let age = Timestamp::now().duration_since(made);
+        (age > SignedDuration::from_secs(1)).then_some(()).ok_or_else(|| format!("{age}"))
+    })
+    .await;
 
     namespace.resource("Siem", "a", json!({})).await;
     namespace.until("Siem", "a", "Accepted", "False NotTheOnlySiem").await;

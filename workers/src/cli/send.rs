@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
 use anyhow::{Context as _, Result, bail};
 use clap::{ArgGroup, Args};
 use jiff::{SignedDuration, Timestamp};
-use tokio::{io::AsyncWriteExt as _, net::TcpStream};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::events::read_input;
@@ -13,6 +13,8 @@ use crate::backoff::Backoff;
 
 /// Attempts before a file is given up: with growing pauses, some four minutes.
 const ATTEMPTS: u32 = 30;
+/// How long a connection may take to be made. One to an address that has just gone would otherwise be tried for two minutes.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
 /// Send events from files to a running Redoubt
 ///
@@ -96,7 +98,7 @@ impl Send {
     }
 
     fn client(&self) -> Result<reqwest::Client> {
-        let mut builder = reqwest::Client::builder();
+        let mut builder = reqwest::Client::builder().connect_timeout(CONNECT_WITHIN);
         if let Some(path) = &self.ca_file {
             let text = fs::read(path).with_context(|| format!("reading the certificates in {}", path.display()))?;
             let trusted = reqwest::Certificate::from_pem_bundle(&text)
@@ -111,9 +113,10 @@ impl Send {
 
 async fn send_syslog(address: &str, text: &str) -> Result<()> {
     retried(&format!("{address} does not take syslog"), || async {
-        let mut stream = match TcpStream::connect(address).await {
-            Ok(stream) => stream,
-            Err(error) => return Ok(Some(error.to_string())),
+        let mut stream = match timeout(CONNECT_WITHIN, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return Ok(Some(error.to_string())),
+            Err(elapsed) => return Ok(Some(format!("no connection: {elapsed}"))),
         };
         for line in text.lines().filter(|line| !line.is_empty()) {
             stream.write_all(format!("{} {line}", line.len()).as_bytes()).await?;
@@ -129,9 +132,10 @@ async fn send_syslog(address: &str, text: &str) -> Result<()> {
 async fn retried<F: Future<Output = Result<Option<String>>>>(failing: &str, mut attempt: impl FnMut() -> F) -> Result<()> {
     let mut backoff = Backoff::default();
     let never = CancellationToken::new();
-    for _ in 1..ATTEMPTS {
-        if attempt().await?.is_none() {
-            return Ok(());
+    for number in 1..ATTEMPTS {
+        let Some(reason) = attempt().await? else { return Ok(()) };
+        if number == 1 {
+            anstream::eprintln!("{failing}: {reason}; trying again");
         }
         backoff.pause(&never).await?;
     }

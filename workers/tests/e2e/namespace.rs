@@ -201,7 +201,7 @@ async fn the_roles_of_a_namespace_start_when_they_can_and_follow_what_changes() 
     for port in ports {
         assert_eq!(siem.programmed(port, "Siem").await, 1, "{port}");
     }
-    assert_eq!(sender.send("new", "red").await, 404, "over TLS");
+    assert_eq!(sender.send("new", "red").await, 401, "over TLS still, and no source of the name is known");
     siem.stop();
 }
 
