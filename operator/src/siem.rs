@@ -28,6 +28,8 @@ mod child;
 mod dereference;
 mod digest;
 mod endpoint;
+#[cfg(test)]
+mod faults;
 mod member;
 mod name;
 mod owner;
