@@ -29,6 +29,7 @@ async fn live_through(story: Vec<Part>) {
         let expected = world.seen();
         check_secrets(&world, &part, "undisturbed");
 
+        let started = std::time::Instant::now();
         let mut tried = BTreeSet::new();
         let (mut all, mut different) = (0, 0);
         for (number, (before, calls)) in looks.iter().enumerate() {
@@ -50,7 +51,7 @@ async fn live_through(story: Vec<Part>) {
                 }
             }
         }
-        eprintln!("{}: {} looks, {all} faults, {different} outcomes", part.name, looks.len());
+        eprintln!("{}: {} looks, {all} faults, {different} outcomes, {:?}", part.name, looks.len(), started.elapsed());
     }
 }
 
@@ -63,8 +64,24 @@ fn check_secrets(world: &World, part: &Part, when: &str) {
 
 fn differences(seen: &BTreeMap<String, Value>, expected: &BTreeMap<String, Value>) -> Vec<String> {
     let names: BTreeSet<&String> = seen.keys().chain(expected.keys()).collect();
-    let differs = names.into_iter().filter(|name| seen.get(*name) != expected.get(*name));
-    differs.map(|name| format!("{name}: {:?}, not {:?}", seen.get(name), expected.get(name))).collect()
+    let mut all = Vec::new();
+    for name in names {
+        compare(name, seen.get(name).unwrap_or(&Value::Null), expected.get(name).unwrap_or(&Value::Null), &mut all);
+    }
+    all
+}
+
+fn compare(path: &str, seen: &Value, expected: &Value, differences: &mut Vec<String>) {
+    match (seen, expected) {
+        (Value::Object(seen), Value::Object(expected)) => {
+            for key in seen.keys().chain(expected.keys().filter(|key| !seen.contains_key(*key))) {
+                let of = |fields: &serde_json::Map<String, Value>| fields.get(key).cloned().unwrap_or_default();
+                compare(&format!("{path}/{key}"), &of(seen), &of(expected), differences);
+            }
+        }
+        (seen, expected) if seen != expected => differences.push(format!("{path}: {seen}, not {expected}")),
+        _ => {}
+    }
 }
 
 #[tokio::test]

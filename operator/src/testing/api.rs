@@ -29,7 +29,7 @@ pub(crate) struct State {
     pub(crate) faults: Faults,
     /// What was written, as verb, resource and name, or was to be and changed nothing.
     pub(crate) writes: Vec<String>,
-    /// Objects whose `data` was written over.
+    /// Secrets whose `data` was written over.
     pub(crate) overwritten: Vec<String>,
     pub(crate) now: Timestamp,
     version: u64,
@@ -148,7 +148,7 @@ impl State {
             body["metadata"]["generation"] = json!(old["metadata"]["generation"].as_i64().unwrap_or_default() + 1);
         }
         let is_otherwise = |(key, value): (&String, &Value)| body["data"][key] != *value;
-        if old["data"].as_object().is_some_and(|data| data.iter().any(is_otherwise)) {
+        if plural == "secrets" && old["data"].as_object().is_some_and(|data| data.iter().any(is_otherwise)) {
             self.overwritten.push(name.to_owned());
         }
         body["metadata"]["resourceVersion"] = json!(self.next_version().to_string());
@@ -317,6 +317,14 @@ fn answer(status: StatusCode, body: &Value) -> Response<Body> {
 }
 
 fn refuse(status: StatusCode, message: &str) -> Response<Body> {
-    let body = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": message, "reason": "Refused", "code": status.as_u16()});
+    let reason = match status {
+        StatusCode::NOT_FOUND => "NotFound",
+        StatusCode::CONFLICT => "Conflict",
+        StatusCode::TOO_MANY_REQUESTS => "TooManyRequests",
+        StatusCode::UNPROCESSABLE_ENTITY => "Invalid",
+        _ => "InternalError",
+    };
+    let body =
+        json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": message, "reason": reason, "code": status.as_u16()});
     answer(status, &body)
 }

@@ -176,6 +176,11 @@ fn edit_children(state: &mut State) {
     edit("networkpolicies", "soc-store", "/spec/ingress", json!([]));
     edit("configmaps", "soc-broker", "/metadata/ownerReferences", json!([]));
     edit("statefulsets", "soc-broker", "/spec/replicas", json!(4));
+    let mut add = |plural: &str, name: &str, pointer: &str, item: Value| {
+        state.edit(plural, name, |live| live.pointer_mut(pointer).unwrap().as_array_mut().unwrap().insert(0, item));
+    };
+    add("deployments", "soc-correlate", "/spec/template/spec/containers/0/env", json!({"name": "THEIRS", "value": "1"}));
+    add("services", "soc-ingest", "/spec/ports", json!({"name": "theirs", "port": 9999, "protocol": "TCP"}));
 }
 
 fn make(state: &mut State, yaml: &str) {

@@ -1,7 +1,7 @@
 //! All that there is: the API server, what Kubernetes does, the servers, and an operator, which may be started anew.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard},
 };
 
@@ -49,7 +49,7 @@ pub(super) struct World {
 
 /// What came of a look.
 pub(super) struct Looked {
-    pub(super) done: bool,
+    pub(super) failure: Option<String>,
     /// Whether something was written, or something happened by itself.
     pub(super) moved: bool,
     pub(super) calls: usize,
@@ -86,9 +86,9 @@ impl World {
         let siem: Option<DeserializeGuard<Siem>> =
             self.api.state().get("siems", "soc").map(|siem| serde_json::from_value(siem.clone()).unwrap());
         let before = self.api.fork();
-        let mut done = true;
+        let mut failure = None;
         if let Some(siem) = siem {
-            done = look(&siem, &self.operator, now).await.is_ok();
+            failure = look(&siem, &self.operator, now).await.err().map(|error| error.to_string());
         }
         self.check_restarts(&before.state());
         let looked_calls = self.api.state().faults.calls - calls;
@@ -101,7 +101,7 @@ impl World {
         let mut state = self.api.state();
         state.now += PAUSE;
         let moved = wrote || state.next_version() != version + 1 || servers_before != format!("{:?}", self.servers());
-        Looked { done, moved, calls: looked_calls }
+        Looked { failure, moved, calls: looked_calls }
     }
 
     /// All but the operator do what they do.
@@ -130,12 +130,13 @@ impl World {
 
     /// Lets time go by until nothing more happens. Tells the world before each look, and the calls of that look, where it is asked to.
     pub(super) async fn come_to_rest(&mut self, remember: bool) -> Vec<(Self, usize)> {
-        let (mut looks, mut quiet) = (Vec::new(), 0);
+        let (mut looks, mut quiet, mut failure) = (Vec::new(), 0, None);
         for _ in 0..MOST_LOOKS {
             let before = remember.then(|| self.fork());
             let looked = self.look().await;
             looks.extend(before.map(|before| (before, looked.calls)));
-            quiet = if looked.done && !looked.moved { quiet + 1 } else { 0 };
+            quiet = if looked.failure.is_none() && !looked.moved { quiet + 1 } else { 0 };
+            failure = looked.failure;
             match quiet {
                 0 => {}
                 1 => self.api.state().now += LONG_PAUSE,
@@ -143,7 +144,7 @@ impl World {
             }
         }
         let state = self.api.state();
-        panic!("does not come to rest: {:?} {:#?}", state.writes, state.get("siems", "soc").map(|siem| &siem["status"]));
+        panic!("does not come to rest: {failure:?} {:?} {:#?}", state.writes, state.get("siems", "soc").map(|siem| &siem["status"]));
     }
 
     /// What is to be seen in the end: everything but times, versions, and what is chance.
