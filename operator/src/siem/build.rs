@@ -5,6 +5,7 @@ pub(crate) mod disruption;
 pub(crate) mod network;
 pub(crate) mod pod;
 pub(crate) mod role;
+pub(crate) mod server;
 pub(crate) mod service;
 
 #[cfg(test)]

@@ -153,7 +153,8 @@ async fn tell_store(
     for step in &plan.steps {
         match step {
             store::plan::Step::Restart { .. } if !all_stand => return Ok(()),
-            store::plan::Step::Restart { pod, uid } => restart(client, &valid.owner, pod, uid).await?,
+            // It may be the node that answers here. What is left to tell can wait until it is back.
+            store::plan::Step::Restart { pod, uid } => return restart(client, &valid.owner, pod, uid).await,
             step => seen.tell(step).await.map_err(said)?,
         }
     }

@@ -177,7 +177,7 @@ fn edit_children(state: &mut State) {
     edit("secrets", "soc-ca", "/metadata/labels", json!({}));
     edit("networkpolicies", "soc-store", "/spec/ingress", json!([]));
     edit("configmaps", "soc-broker", "/metadata/ownerReferences", json!([]));
-    edit("statefulsets", "soc-broker", "/spec/replicas", json!(4));
+    edit("statefulsets", "soc-store-nodes", "/spec/replicas", json!(4));
     let mut add = |plural: &str, name: &str, pointer: &str, item: Value| {
         state.edit(plural, name, |live| live.pointer_mut(pointer).unwrap().as_array_mut().unwrap().insert(0, item));
     };
@@ -213,7 +213,7 @@ fn is_ready(world: &World) {
         .iter()
         .map(|condition| (condition["type"].as_str().unwrap(), condition["status"].as_str().unwrap()))
         .collect();
-    assert_eq!(said, [("Ready", "True"), ("Progressing", "False"), ("Degraded", "False"), ("RestartPending", "False")], "{conditions:#?}");
+    assert_eq!(said, [("Ready", "True"), ("Progressing", "False"), ("Degraded", "False"), ("RestartPending", "False")], "{conditions}");
     assert_eq!(seen["Elasticsearch"]["settings"], json!({}));
     assert_eq!(seen["Elasticsearch"]["withoutVote"], json!([]));
 }

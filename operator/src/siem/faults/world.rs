@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     siem::{
-        Context, Options,
+        Context, Options, digest,
         endpoint::{Connect, Line},
         look, testing,
     },
@@ -154,7 +154,7 @@ impl World {
         for number in 0..MOST_LOOKS {
             let looked = self.look().await;
             if looked.failure.is_none() {
-                let seen = format!("{:?}", self.seen());
+                let seen = self.fingerprint();
                 if ways.contains(&seen) {
                     ways.extend(visited);
                     return Ok(());
@@ -166,6 +166,11 @@ impl World {
             }
         }
         Err(format!("finds no way back: {:#?}", self.status()))
+    }
+
+    /// What is to be seen, in short.
+    pub(super) fn fingerprint(&self) -> String {
+        digest::of_bytes(format!("{:?}", self.seen()).as_bytes())
     }
 
     fn status(&self) -> Option<Value> {
