@@ -100,7 +100,7 @@ pub(super) fn large() -> Vec<Part> {
                     state,
                     "/store/managed/nodeSets",
                     json!([{"name": "nodes", "replicas": 4}, {"name": "more", "replicas": 2, "roles": ["data"]}]),
-                )
+                );
             },
             |world| {
                 is_ready(world);

@@ -289,7 +289,7 @@ fn without_chance(state: &State, plural: &str, body: &Value) -> Value {
         reference["uid"] = json!(there);
     }
     if let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
-        annotations.retain(|key, _| !CHANCE.contains(&key.as_str()) && !(plural == "secrets" && key == "redoubt.dev/applied"));
+        annotations.retain(|key, _| !CHANCE.contains(&key.as_str()) && (plural != "secrets" || key != "redoubt.dev/applied"));
     }
     if plural == "secrets" {
         body["data"].as_object_mut().unwrap().iter_mut().for_each(|(_, value)| *value = json!("(secret)"));
