@@ -7,7 +7,7 @@ CARGO ?= cargo
 DATA ?= data
 RELEASE := $(or $(CARGO_TARGET_DIR),target)/release/redoubt
 
-.PHONY: help setup setup-servers run attack test lint unit bench soak servers servers-stop cluster-up cluster-down test-cluster generate clean
+.PHONY: help setup setup-servers run attack test lint unit bench soak servers servers-stop cluster-up cluster-down test-cluster test-cluster-short generate clean
 
 help: ## Say what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 15
@@ -48,15 +48,17 @@ cluster-up: ## Start a real Kubernetes of one node for development, and leave it
 cluster-down: ## End it, with all that runs on it
 	@tests/cluster/cluster down target/cluster
 
-test-cluster: setup-servers ## All checks that need a Kubernetes: it itself, images, the chart, the operator, many rules, upgrades, chaos
-	@tests/cluster/selftest
-	@tests/images/selftest
-	@tests/cluster/packaging
+test-cluster: test-cluster-short ## All checks that need a Kubernetes: it itself, images, the chart, the operator, many rules, upgrades, chaos
 	@tests/cluster/api
-	@tests/cluster/operator
 	@tests/cluster/scale
 	@tests/cluster/upgrade
 	@tests/cluster/chaos
+
+test-cluster-short: setup-servers ## Those of them that take a quarter of an hour: from nothing to a running SIEM and back
+	@tests/cluster/selftest
+	@tests/images/selftest
+	@tests/cluster/packaging
+	@tests/cluster/operator
 
 bench: setup-servers ## Measure the engine beside bare rule matching, and the whole path from HTTP to the store (needs the corpora)
 	$(CARGO) bench --workspace --locked --bench engine
