@@ -134,10 +134,10 @@ impl Watched {
         )
     }
 
-    /// The resources of a namespace. The plan is empty until all of them are there, which [`Watched::run`] waits for.
-    pub(crate) fn of_namespace(namespace: &Namespace, metrics: Arc<Metrics>) -> Self {
+    /// The resources of these kinds in a namespace. The plan is empty until all of them are there, which [`Watched::run`] waits for.
+    pub(crate) fn of_namespace(namespace: &Namespace, kinds: &[Kind], metrics: Arc<Metrics>) -> Self {
         let readiness = Readiness::default();
-        let cluster = Cluster::new(namespace, &metrics, readiness.clone());
+        let cluster = Cluster::new(namespace, kinds, &metrics, readiness.clone());
         let (plans, _) = watch::channel(Arc::default());
         let source = Source::Cluster(Box::new(cluster));
         Self { source, metrics, readiness, loaded: None, said: BTreeSet::new(), plans }

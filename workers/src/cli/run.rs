@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
+use redoubt_engine::resource::Kind;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 use tracing_subscriber::EnvFilter;
@@ -189,7 +190,10 @@ impl ProcessArgs {
                 }
                 watched
             }
-            Resources::Namespace(name) => Watched::of_namespace(&Namespace::connect(&name).await?, loading),
+            Resources::Namespace(name) => {
+                let kinds = role.map_or(&Kind::ALL[..], Role::kinds);
+                Watched::of_namespace(&Namespace::connect(&name).await?, kinds, loading)
+            }
         };
         let plans = watched.plans();
         let (secrets, data) = (self.place.secrets(), self.place.data);

@@ -1,7 +1,7 @@
 //! Resources from the Kubernetes API: those of one namespace, followed.
 //!
 //! ```text
-//! six kinds, last-good ConfigMaps --watches--> changes --> Objects, read --quiet for a moment--> Loaded
+//! kinds of the role, last-good ConfigMaps --watches--> changes --> Objects, read --quiet for a moment--> Loaded
 //! ```
 //!
 //! The first plan waits until all of them have been listed. After that nothing that the API does or fails to do stops a worker: what runs
@@ -48,7 +48,7 @@ use crate::{
     metrics::Metrics,
 };
 
-/// The label of the ConfigMaps that hold last good versions.
+/// The label of the ConfigMaps that hold last good versions; its value is the kind in lower case.
 const LAST_GOOD: &str = "redoubt.dev/last-good";
 /// How long it must be quiet after a change before it is compiled: changes come in company.
 const QUIET: Duration = Duration::from_millis(200);
@@ -68,8 +68,8 @@ enum Watch {
 }
 
 impl Watch {
-    fn all() -> impl Iterator<Item = Self> {
-        Kind::ALL.into_iter().map(Self::Kind).chain([Self::LastGood])
+    fn all(kinds: &[Kind]) -> impl Iterator<Item = Self> {
+        kinds.iter().copied().map(Self::Kind).chain([Self::LastGood])
     }
 
     fn as_str(self) -> &'static str {
@@ -109,13 +109,14 @@ pub(super) struct Cluster {
 
 impl Cluster {
     /// Nothing is asked before [`Cluster::changed`].
-    pub(super) fn new(namespace: &Namespace, metrics: &Arc<Metrics>, readiness: Readiness) -> Self {
-        let told = Watch::all().map(|watch| {
+    pub(super) fn new(namespace: &Namespace, kinds: &[Kind], metrics: &Arc<Metrics>, readiness: Readiness) -> Self {
+        let kept = kinds.iter().map(|kind| kind.as_str().to_lowercase()).collect::<Vec<_>>().join(",");
+        let told = Watch::all(kinds).map(|watch| {
             let what = format!("{watch} in namespace {}", namespace.name());
             let followed = Followed { what, label: watch.as_str(), metrics: Arc::clone(metrics) };
             let (objects, config) = match watch {
                 Watch::Kind(kind) => (namespace.objects(redoubt_crds::GROUP, redoubt_crds::VERSION, kind.as_str()), Config::default()),
-                Watch::LastGood => (namespace.objects("", "v1", "ConfigMap"), Config::default().labels(LAST_GOOD)),
+                Watch::LastGood => (namespace.objects("", "v1", "ConfigMap"), Config::default().labels(&format!("{LAST_GOOD} in ({kept})"))),
             };
             follow(objects, config, followed).map(move |event| (watch, event)).boxed()
         });
@@ -123,7 +124,7 @@ impl Cluster {
         Self {
             namespace: namespace.clone(),
             told: told.collect(),
-            objects: Objects::new(namespace.name()),
+            objects: Objects::new(namespace.name(), kinds),
             unread: Vec::new(),
             waiting: None,
             took: Duration::ZERO,

@@ -18,6 +18,7 @@ use crate::{
 /// Roles and the ports of their pages of health.
 const ROLES: [(&str, u16); 4] = [("process", 8081), ("correlate", 8082), ("respond", 8083), ("ingest", 8084)];
 pub const PROCESS: u16 = 8081;
+const CORRELATE: u16 = 8082;
 const INGEST: u16 = 8084;
 /// The most that a change may take to be live.
 pub const LIVE: Duration = Duration::from_secs(5);
@@ -141,7 +142,9 @@ async fn the_roles_of_a_namespace_start_when_they_can_and_follow_what_changes() 
     // A source and a rule become live, and raise an alert.
     namespace.apply(SOURCE).await;
     let good = namespace.apply(&rule("red", "colour")).await;
-    let took = siem.until_programmed(&ports, "AlertRule", "colour", 1).await;
+    let with_rules = [PROCESS, CORRELATE];
+    let took = siem.until_programmed(&with_rules, "AlertRule", "colour", 1).await;
+    assert_eq!(siem.programmed(INGEST, "AlertRule").await, json!({}), "who takes events in need not know what is looked for");
     assert!(took < LIVE, "{took:?}");
     siem.until("events are taken", async || sender.send("old", "red").await == 202).await;
     siem.until("red raises an alert", async || alerts(&store).await == 1).await;
@@ -151,7 +154,7 @@ async fn the_roles_of_a_namespace_start_when_they_can_and_follow_what_changes() 
         assert_eq!(good.metadata.generation, Some(1));
         namespace.apply(&rule("green", "colour")).await
     };
-    let took = siem.until_programmed(&ports, "AlertRule", "colour", 2).await;
+    let took = siem.until_programmed(&with_rules, "AlertRule", "colour", 2).await;
     eprintln!("a changed rule is live after {took:?}");
     assert!(took < LIVE, "{took:?}");
     assert_eq!((sender.send("old", "red").await, sender.send("old", "green").await), (202, 202));
@@ -166,7 +169,7 @@ async fn the_roles_of_a_namespace_start_when_they_can_and_follow_what_changes() 
     siem.kill_role("process");
     siem.start_role("process", Some(PROCESS));
     siem.until_ready(PROCESS).await;
-    for port in ports {
+    for port in with_rules {
         assert_eq!(siem.programmed(port, "AlertRule").await, json!({"colour": 2}), "{port}");
     }
     assert_eq!((sender.send("old", "blue").await, sender.send("old", "green").await), (202, 202));
@@ -242,7 +245,7 @@ async fn an_api_that_is_away_stops_no_role() {
     assert_eq!(siem.programmed(PROCESS, "AlertRule").await, json!({}));
     assert!(siem.metric_at(PROCESS, "redoubt_watch_failures_total", "").await > 0.0);
     api.heal();
-    let took = siem.until_programmed(&[PROCESS, INGEST], "AlertRule", "colour", changed.metadata.generation.unwrap()).await;
+    let took = siem.until_programmed(&[PROCESS], "AlertRule", "colour", changed.metadata.generation.unwrap()).await;
     eprintln!("live {took:?} after the API is back");
     siem.until("the new token is taken", async || sender.send("another", "red").await == 202).await;
 

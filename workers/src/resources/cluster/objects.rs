@@ -31,6 +31,8 @@ pub(super) struct Objects {
     last_good: BTreeMap<String, LastGood>,
     /// What a list that is not complete yet has named.
     listing: BTreeMap<Watch, BTreeSet<String>>,
+    /// Whether AlertRules are among what is followed.
+    knows_rules: bool,
     /// What has never been listed to the end.
     unlisted: BTreeSet<Watch>,
     /// Whether there are changes that were not loaded.
@@ -62,13 +64,14 @@ struct LastGood {
 }
 
 impl Objects {
-    pub(super) fn new(namespace: &str) -> Self {
+    pub(super) fn new(namespace: &str, kinds: &[Kind]) -> Self {
         Self {
             namespace: namespace.to_owned(),
             objects: BTreeMap::new(),
             last_good: BTreeMap::new(),
             listing: BTreeMap::new(),
-            unlisted: Watch::all().collect(),
+            unlisted: Watch::all(kinds).collect(),
+            knows_rules: kinds.contains(&Kind::AlertRule),
             changed: false,
             siem: None,
             databases: Databases::default(),
@@ -201,6 +204,14 @@ impl Objects {
             (None, None) => {}
         }
         loaded.last_good = self.last_good.values().filter(|good| self.is_wanted(good)).map(|good| good.resource.clone()).collect();
+        if !self.knows_rules {
+            // Whether there are the rules that a ResponseAction names is for others to say.
+            let named = loaded.input.resources.iter().filter_map(|resource| match &resource.spec {
+                Spec::ResponseAction(spec) => Some(&spec.alerts.rules),
+                _ => None,
+            });
+            loaded.input.apart = named.flatten().map(|rule| (Kind::AlertRule, rule.clone())).collect();
+        }
         loaded.input.assets = self.databases.named_by(&loaded.input.resources);
         loaded
     }

@@ -1,3 +1,4 @@
+use redoubt_engine::compile::compile;
 use serde_json::json;
 
 use super::*;
@@ -47,8 +48,8 @@ const SIEMS: Watch = Watch::Kind(Kind::Siem);
 
 /// Objects after a first list of each kind.
 fn listed(objects: &[(Watch, DynamicObject)]) -> Objects {
-    let mut known = Objects::new("security");
-    for watch in Watch::all() {
+    let mut known = Objects::new("security", &Kind::ALL);
+    for watch in Watch::all(&Kind::ALL) {
         list(&mut known, watch, objects.iter().filter(|(of, _)| *of == watch).map(|(_, object)| object.clone()));
     }
     known
@@ -67,9 +68,24 @@ fn names(loaded: &Loaded) -> Vec<String> {
 }
 
 #[test]
+fn who_does_not_follow_rules_believes_that_there_are_those_that_are_named() {
+    let action = object("ResponseAction", "page", 1, json!({"log": {}, "alerts": {"rules": ["guessing"]}}));
+    let says = |kinds: &[Kind]| {
+        let mut known = Objects::new("security", kinds);
+        for watch in Watch::all(kinds) {
+            list(&mut known, watch, (watch == Watch::Kind(Kind::ResponseAction)).then(|| action.clone()));
+        }
+        assert!(known.all_listed());
+        compile(&known.load().input, None).diagnostics.len()
+    };
+
+    assert_eq!([says(&[Kind::ResponseAction]), says(&[Kind::ResponseAction, Kind::AlertRule])], [0, 1]);
+}
+
+#[test]
 fn nothing_is_complete_before_each_kind_has_been_listed() {
-    let mut known = Objects::new("security");
-    for watch in Watch::all() {
+    let mut known = Objects::new("security", &Kind::ALL);
+    for watch in Watch::all(&Kind::ALL) {
         known.apply(watch, Event::Init);
         assert!(!known.all_listed(), "{watch}");
         known.apply(watch, Event::InitDone);
