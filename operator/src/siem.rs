@@ -227,7 +227,6 @@ fn of_namespace<K>(siems: Store<Guarded>) -> impl Fn(PartialObjectMeta<K>) -> Ve
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the Controller's way to call it")]
 async fn reconcile(siem: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Error> {
     look(&siem, &context, Timestamp::now()).await
 }

@@ -51,9 +51,9 @@ async fn live_through(story: Vec<Part>) {
                     let at = world.api.state().faults.calls + call;
                     world.api.state().faults.at = Some((at, *fault));
                     let looked = world.look().await;
-                    // What comes of it is known where the same call has led to the same already.
+                    // What comes of it is known where the same call has led to the same already, or where nothing was written.
                     let written = looked.calls.iter().any(|call| is_write(call));
-                    if tried.insert((written.then_some(call), world.fingerprint())) {
+                    if tried.insert(written.then(|| (call, world.fingerprint()))) {
                         let when = format!("{}: {fault:?} at call {call} of look {number}, {what}", part.name);
                         if let Err(error) = world.find_the_way_back(&mut ways).await {
                             panic!("{when}: {error}\n{}", differences(&world.seen(), &expected).join("\n"));
@@ -114,7 +114,7 @@ fn count(calls: &[String]) -> (usize, usize) {
 /// `docs/operator.md` has these numbers.
 #[tokio::test]
 async fn a_reconcile_makes_few_calls_and_writes_nothing_at_rest() {
-    let cases = [("one node each", small(), (68, 0), (16, 10)), ("three nodes each", large(), (68, 0), (16, 12))];
+    let cases = [("one node each", small(), (68, 0), (16, 10)), ("three nodes each", large(), (64, 0), (16, 12))];
 
     for (name, story, first, at_rest) in cases {
         let mut world = World::new();
@@ -122,7 +122,7 @@ async fn a_reconcile_makes_few_calls_and_writes_nothing_at_rest() {
 
         let looks = world.come_to_rest().await;
 
-        assert_eq!(count(&looks[0].1), first, "{name}, the first");
+        assert_eq!(count(&looks[0].1), first, "{name}, the first: {:?}", looks[0].1);
         let (_, last) = looks.last().unwrap();
         assert_eq!(count(last), at_rest, "{name}, at rest: {last:?}");
         assert!(!last.iter().any(|call| is_write(call)), "{name}: {last:?}");

@@ -96,11 +96,8 @@ pub(super) fn large() -> Vec<Part> {
         Part::new(
             "node sets grow",
             |state| {
-                set(
-                    state,
-                    "/store/managed/nodeSets",
-                    json!([{"name": "nodes", "replicas": 4}, {"name": "more", "replicas": 2, "roles": ["data"]}]),
-                )
+                let sets = json!([{"name": "nodes", "replicas": 4}, {"name": "more", "replicas": 2, "roles": ["data"]}]);
+                set(state, "/store/managed/nodeSets", sets);
             },
             |world| {
                 is_ready(world);
