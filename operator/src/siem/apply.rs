@@ -73,7 +73,7 @@ async fn apply_one(client: &Client, owner: &Owner, child: &Child, there: &Childr
     let patched = api.patch(&child.id.name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&wanted)).await?;
     let action = if live.is_some() { "changed" } else { "created" };
     info!(siem = owner.siem.as_str(), namespace = owner.namespace, kind = child.id.kind, name = child.id.name, action, "applied");
-    Ok(plain(&child.resource, &patched))
+    Ok(plain(&child.resource, patched))
 }
 
 /// Takes away what belongs to this Siem and is not built any more.

@@ -69,13 +69,13 @@ pub(crate) struct Children(pub(crate) BTreeMap<Id, Value>);
 impl Children {
     /// One of them, if it is there.
     pub(crate) fn get<K: Resource<DynamicType = ()> + DeserializeOwned>(&self, name: &str) -> Option<K> {
-        serde_json::from_value(self.0.get(&Id::of::<K>(name))?.clone()).ok()
+        K::deserialize(self.0.get(&Id::of::<K>(name))?).ok()
     }
 
     /// All of one kind.
     pub(crate) fn all<K: Resource<DynamicType = ()> + DeserializeOwned>(&self) -> Vec<K> {
         let kind = K::kind(&());
-        self.0.iter().filter(|(id, _)| id.kind == kind).filter_map(|(_, value)| serde_json::from_value(value.clone()).ok()).collect()
+        self.0.iter().filter(|(id, _)| id.kind == kind).filter_map(|(_, value)| K::deserialize(value).ok()).collect()
     }
 }
 
@@ -130,7 +130,7 @@ async fn list_children(client: &Client, namespace: &str, params: &ListParams) ->
     let lists = child::kinds().into_iter().map(|resource| async move {
         let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
         let found = api.list(params).await.map_err(|source| Unreadable::NoAnswer { what: resource.plural.clone(), source })?;
-        Ok(found.items.into_iter().map(|object| (Id::read(&resource, &object), plain(&resource, &object))).collect::<Vec<_>>())
+        Ok(found.items.into_iter().map(|object| (Id::read(&resource, &object), plain(&resource, object))).collect::<Vec<_>>())
     });
     Ok(Children(try_join_all(lists).await?.into_iter().flatten().collect()))
 }
@@ -144,7 +144,7 @@ async fn find_secrets(client: &Client, namespace: &str, siem: &str, children: &m
         if let Entry::Vacant(place) = children.0.entry(id) {
             let found = api.get_opt(&name).await.map_err(|source| Unreadable::NoAnswer { what: format!("secrets/{name}"), source })?;
             if let Some(found) = found {
-                place.insert(plain(&resource, &found));
+                place.insert(plain(&resource, found));
             }
         }
     }
@@ -152,8 +152,7 @@ async fn find_secrets(client: &Client, namespace: &str, siem: &str, children: &m
 }
 
 /// The object as JSON, without what only the API server's bookkeeping needs, and with its kind, which lists leave out.
-pub(crate) fn plain(resource: &ApiResource, object: &DynamicObject) -> Value {
-    let mut object = object.clone();
+pub(crate) fn plain(resource: &ApiResource, mut object: DynamicObject) -> Value {
     object.metadata.managed_fields = None;
     object.types = Some(TypeMeta { api_version: resource.api_version.clone(), kind: resource.kind.clone() });
     // It was JSON a moment ago.
@@ -176,13 +175,13 @@ mod tests {
     fn what_cannot_be_understood_is_not_taken_for_missing() {
         let resource = ApiResource::erase::<Secret>(&());
         let listed = |data: Value| serde_json::from_value::<DynamicObject>(json!({"metadata": {"name": "soc-ca"}, "data": data})).unwrap();
-        let children = |object: &DynamicObject| Children([(Id::read(&resource, object), plain(&resource, object))].into());
+        let children = |object: DynamicObject| Children([(Id::read(&resource, &object), plain(&resource, object))].into());
 
-        let good = children(&listed(json!({"ca.crt": "eA=="})));
+        let good = children(listed(json!({"ca.crt": "eA=="})));
         assert!(good.check::<Secret>().is_ok());
         assert_eq!(good.get::<Secret>("soc-ca").unwrap().data.unwrap()["ca.crt"].0, b"x");
 
-        let bad = children(&listed(json!({"ca.crt": "not base64!"})));
+        let bad = children(listed(json!({"ca.crt": "not base64!"})));
         assert!(bad.check::<Secret>().unwrap_err().to_string().starts_with("Secret soc-ca is there and cannot be understood"));
     }
 }

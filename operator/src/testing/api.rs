@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, OnceLock},
 };
 
 use http::{HeaderMap, Method, Request, Response, StatusCode, header::CONTENT_TYPE};
@@ -38,6 +38,8 @@ pub(crate) struct Object {
     pub(crate) body: Value,
     /// What each manager has applied, that of the status apart.
     applied: BTreeMap<String, Value>,
+    /// What a test makes of it, for as long as it is as it is.
+    pub(crate) digest: OnceLock<String>,
 }
 
 /// What a call is about.
@@ -115,7 +117,7 @@ impl State {
             body["metadata"]["generation"] = json!(1);
         }
         let name = body["metadata"]["name"].as_str().unwrap().to_owned();
-        self.objects.insert((plural.to_owned(), name), Arc::new(Object { body: body.clone(), applied: BTreeMap::new() }));
+        self.objects.insert((plural.to_owned(), name), Arc::new(Object { body: body.clone(), ..Object::default() }));
         body
     }
 
@@ -150,7 +152,8 @@ impl State {
             self.overwritten.push(name.to_owned());
         }
         body["metadata"]["resourceVersion"] = json!(self.next_version().to_string());
-        Arc::make_mut(self.objects.get_mut(&key).unwrap()).body = body;
+        let object = Arc::make_mut(self.objects.get_mut(&key).unwrap());
+        (object.body, object.digest) = (body, OnceLock::new());
         true
     }
 

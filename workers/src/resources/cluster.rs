@@ -116,7 +116,9 @@ impl Cluster {
             let followed = Followed { what, label: watch.as_str(), metrics: Arc::clone(metrics) };
             let (objects, config) = match watch {
                 Watch::Kind(kind) => (namespace.objects(redoubt_crds::GROUP, redoubt_crds::VERSION, kind.as_str()), Config::default()),
-                Watch::LastGood => (namespace.objects("", "v1", "ConfigMap"), Config::default().labels(&format!("{LAST_GOOD} in ({kept})"))),
+                Watch::LastGood => {
+                    (namespace.objects("", "v1", "ConfigMap"), Config::default().labels(&format!("{LAST_GOOD} in ({kept})")))
+                }
             };
             follow(objects, config, followed).map(move |event| (watch, event)).boxed()
         });

@@ -74,7 +74,7 @@ spec:
   store: {managed: {nodeSets: [{name: nodes, replicas: 3}]}}
 ";
 
-/// Servers of three nodes.
+/// Servers of three nodes, which come to be more and fewer.
 pub(super) fn large() -> Vec<Part> {
     vec![
         // All faults of the same calls are tried with the small one.
@@ -96,11 +96,8 @@ pub(super) fn large() -> Vec<Part> {
         Part::new(
             "node sets grow",
             |state| {
-                set(
-                    state,
-                    "/store/managed/nodeSets",
-                    json!([{"name": "nodes", "replicas": 4}, {"name": "more", "replicas": 2, "roles": ["data"]}]),
-                );
+                let sets = json!([{"name": "nodes", "replicas": 4}, {"name": "more", "replicas": 2, "roles": ["data"]}]);
+                set(state, "/store/managed/nodeSets", sets);
             },
             |world| {
                 is_ready(world);
@@ -116,6 +113,13 @@ pub(super) fn large() -> Vec<Part> {
                 assert!(world.seen().contains_key("persistentvolumeclaims/data-soc-store-more-1"));
             },
         ),
+    ]
+}
+
+/// Servers of three nodes, whose passwords and objects are changed.
+pub(super) fn meddled_with() -> Vec<Part> {
+    vec![
+        Part { faults: Faults::None, ..Part::new("appears", |state| make(state, LARGE), is_ready) },
         Part {
             renews: &["soc-broker-user", "soc-broker-admin", "soc-broker-nodes"],
             ..Part::new(

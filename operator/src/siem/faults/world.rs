@@ -1,7 +1,7 @@
 //! All that there is: the API server, what Kubernetes does, the servers, and an operator, which may be started anew.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::{Arc, Mutex, MutexGuard},
 };
 
@@ -23,7 +23,7 @@ use crate::{
         endpoint::{Connect, Line},
         look, testing,
     },
-    testing::api::{Api, State},
+    testing::api::{Api, Object, State},
 };
 
 /// Looks of an operator at a Siem that changes, after which it must have come to rest.
@@ -168,23 +168,37 @@ impl World {
         Err(format!("finds no way back: {:#?}", self.status()))
     }
 
-    /// What is to be seen, in short.
-    pub(super) fn fingerprint(&self) -> String {
-        digest::of_bytes(format!("{:?}", self.seen()).as_bytes())
-    }
-
     fn status(&self) -> Option<Value> {
         self.api.state().get("siems", "soc").map(|siem| siem["status"].clone())
     }
 
     /// What is to be seen in the end: everything but times, versions, and what is chance.
     pub(super) fn seen(&self) -> BTreeMap<String, Value> {
+        let mut seen = self.seen_of_servers();
+        let state = self.api.state();
+        let names = state.objects.iter().map(|((plural, name), object)| (format!("{plural}/{name}"), without_chance(plural, &object.body)));
+        seen.extend(names);
+        seen
+    }
+
+    /// The same in short. What was made of an object once is not made again.
+    pub(super) fn fingerprint(&self) -> String {
+        let mut all = serde_json::to_string(&self.seen_of_servers()).unwrap();
+        for ((plural, name), object) in &self.api.state().objects {
+            let seen = || digest::of_bytes(without_chance(plural, &object.body).to_string().as_bytes());
+            all.push_str(&format!("{plural}/{name} {}", object.digest.get_or_init(seen)));
+        }
+        digest::of_bytes(all.as_bytes())
+    }
+
+    /// What the servers know, how often pods were restarted, and who belongs to nobody.
+    fn seen_of_servers(&self) -> BTreeMap<String, Value> {
         let (state, servers) = (self.api.state(), self.servers());
-        let mut seen: BTreeMap<String, Value> = state
-            .objects
-            .iter()
-            .map(|((plural, name), object)| (format!("{plural}/{name}"), without_chance(&state, plural, &object.body)))
-            .collect();
+        let uids: HashSet<&str> = state.objects.values().filter_map(|object| object.body["metadata"]["uid"].as_str()).collect();
+        let owner = |object: &Object| Some(object.body["metadata"]["ownerReferences"][0]["uid"].as_str()?.to_owned());
+        let is_alone = |object: &Object| owner(object).is_some_and(|uid| !uids.contains(uid.as_str()));
+        let alone: Vec<&(String, String)> = state.objects.iter().filter(|(_, object)| is_alone(object)).map(|(key, _)| key).collect();
+        let mut seen = BTreeMap::from([("alone".to_owned(), json!(alone))]);
         let login = |of: &str| Some((secret(&state, of, "username")?, secret(&state, of, "password")?));
         let knows = |of: &str| login(of).is_some_and(|(name, password)| servers.broker.knows(&name, &password));
         let client = login("soc-broker-user").map(|(name, _)| name);
@@ -280,16 +294,16 @@ fn response((status, body): Answer) -> Response {
 /// Annotations whose value is chance, or a time.
 const CHANCE: [&str; 4] = ["redoubt.dev/made-at", "redoubt.dev/made-of", "redoubt.dev/not-before", "redoubt.dev/not-after"];
 
-fn without_chance(state: &State, plural: &str, body: &Value) -> Value {
+fn without_chance(plural: &str, body: &Value) -> Value {
     let mut body = body.clone();
     let metadata = body["metadata"].as_object_mut().unwrap();
     metadata.retain(|key, _| !["uid", "resourceVersion", "generation", "creationTimestamp"].contains(&key.as_str()));
     for reference in metadata.get_mut("ownerReferences").and_then(Value::as_array_mut).into_iter().flatten() {
-        let there = state.objects.values().any(|object| object.body["metadata"]["uid"] == reference["uid"]);
-        reference["uid"] = json!(there);
+        reference.as_object_mut().unwrap().remove("uid");
     }
     if let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
-        annotations.retain(|key, _| !CHANCE.contains(&key.as_str()) && (plural != "secrets" || key != "redoubt.dev/applied"));
+        let is_chance = |key: &str| CHANCE.contains(&key) || (plural == "secrets" && key == "redoubt.dev/applied");
+        annotations.retain(|key, _| !is_chance(key));
     }
     if plural == "secrets" {
         body["data"].as_object_mut().unwrap().iter_mut().for_each(|(_, value)| *value = json!("(secret)"));
