@@ -21,3 +21,5 @@ pub mod metrics;
 pub mod options;
 pub mod permissions;
 pub mod siem;
+#[cfg(test)]
+mod testing;

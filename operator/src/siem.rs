@@ -28,6 +28,8 @@ mod child;
 mod dereference;
 mod digest;
 mod endpoint;
+#[cfg(test)]
+mod faults;
 mod member;
 mod name;
 mod owner;
@@ -77,6 +79,7 @@ pub use crate::options::Images;
 
 use self::{
     dereference::Observed,
+    endpoint::Connect,
     owner::{Component, INSTANCE, MANAGED_BY, MANAGER},
     status::Known,
     validate::Valid,
@@ -128,6 +131,8 @@ pub(crate) enum Error {
 
 struct Context {
     client: Client,
+    /// How the servers in the pods are reached.
+    connect: Connect,
     options: Options,
     /// What is remembered of Siems, by namespace and name.
     memories: Mutex<BTreeMap<(String, String), Memory>>,
@@ -149,7 +154,7 @@ pub async fn run(client: Client, options: Options, shutdown: impl Future<Output 
     let controller = Controller::new(place.all::<Guarded>(), watcher::Config::default());
     let config = Config::default().concurrency(options.concurrency).debounce(Duration::from_millis(300));
     let controller = watch(controller.with_config(config).graceful_shutdown_on(shutdown), &place);
-    let context = Arc::new(Context { client, options, memories: Mutex::default() });
+    let context = Arc::new(Context { client, connect: endpoint::network(), options, memories: Mutex::default() });
     controller
         .run(reconcile, again, context)
         .for_each(|result| async move {
@@ -222,11 +227,16 @@ fn of_namespace<K>(siems: Store<Guarded>) -> impl Fn(PartialObjectMeta<K>) -> Ve
     }
 }
 
-/// Looks at one Siem, and does what is to be done now.
+#[expect(clippy::needless_pass_by_value, reason = "the Controller's way to call it")]
 async fn reconcile(siem: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Error> {
+    look(&siem, &context, Timestamp::now()).await
+}
+
+/// Looks at one Siem, and does what is to be done now.
+async fn look(siem: &Guarded, context: &Context, now: Timestamp) -> Result<Action, Error> {
     let meta = siem.meta();
     let (name, namespace) = (meta.name.clone().unwrap_or_default(), meta.namespace.clone().unwrap_or_default());
-    let (client, options, now) = (&context.client, &context.options, Timestamp::now());
+    let (client, options) = (&context.client, &context.options);
 
     let observed = dereference::dereference(client, &namespace, &name, now).await?;
     // As it is now, which may be newer than what woke us.
@@ -250,7 +260,7 @@ async fn reconcile(siem: Arc<Guarded>, context: Arc<Context>) -> Result<Action, 
             return Ok(Action::requeue(REST));
         }
     };
-    let plans = carry_out::plan(&valid, &observed).await;
+    let plans = carry_out::plan(&context.connect, &valid, &observed).await;
     let renewed = plans.renew(&valid, now).await;
     let secrets = secret::complete(&valid, &observed.children, renewed, now)?;
     let mut sizes = plans.sizes(&valid, &observed);
@@ -318,7 +328,7 @@ impl Context {
         let (namespace, name) = (&valid.owner.namespace, valid.owner.siem.as_str());
         let live: Option<Deployment> = observed.children.get(&valid.owner.siem.shared().role(Component::Process.as_str()));
         let current = live.and_then(|live| live.spec?.replicas).and_then(|replicas| u16::try_from(replicas).ok()).unwrap_or_default();
-        let waiting = autoscale::waiting(&observed.pods).await;
+        let waiting = autoscale::waiting(&self.connect, &observed.pods).await;
         let before = self.remember(namespace, name, |memory| memory.work);
         let (replicas, work) = autoscale::decide(current, waiting, wanted, before, observed.now);
         self.remember(namespace, name, |memory| memory.work = Some(work));

@@ -1,8 +1,6 @@
 //! Whatever happens to any one call, the API server ends up as it would have without: every call of a story is refused, lost, carried
 //! out without an answer, or the last one that the operator makes before it is started anew.
 
-mod api;
-
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
@@ -10,14 +8,17 @@ use kube::api::DynamicObject;
 use redoubt_engine::resource::Kind;
 use serde_json::{Value, json};
 
-use self::api::{Api, Fault};
 use super::{
     document,
     index::{About, Answer, Answered, Budget, Event, Index, Kept, Key, Listing, Pod, Programmed, Role, Version, Watched},
     watch::{Watchable as _, api_resource},
     write::Writer,
 };
-use crate::{metrics::Metrics, options::Scope};
+use crate::{
+    metrics::Metrics,
+    options::Scope,
+    testing::{api::Api, fault::Fault},
+};
 
 const BUDGET: Budget = Budget { judge: 10, changes: 3, questions: 4 };
 
@@ -47,7 +48,6 @@ struct World {
     index: Index,
     writer: Writer,
     now: Timestamp,
-    created: u64,
     /// What the workers run: they know of every good version in time.
     live: BTreeMap<Key, Version>,
 }
@@ -55,13 +55,12 @@ struct World {
 impl World {
     fn new(fault: Option<(usize, Fault)>) -> Self {
         let api = Api::default();
-        api.state().fault = fault;
+        api.state().faults.at = fault;
         let mut world = Self {
             index: Index::new(&Scope::All),
             writer: Writer::new(api.client(), "operator-0", Metrics::new()),
             api,
             now: Timestamp::from_second(1_760_000_000).unwrap(),
-            created: 0,
             live: BTreeMap::new(),
         };
         world.start();
@@ -70,7 +69,7 @@ impl World {
 
     /// A new operator, which knows only what the API server tells it.
     fn start(&mut self) {
-        self.api.state().ended = false;
+        self.api.state().faults.ended = false;
         self.index = Index::new(&Scope::All);
         self.writer = Writer::new(self.api.client(), "operator-0", Metrics::new());
         self.tell_all();
@@ -85,7 +84,8 @@ impl World {
     fn tell_all(&mut self) {
         let (resources, config_maps): (Vec<Value>, Vec<Value>) = {
             let state = self.api.state();
-            (state.resources.values().cloned().collect(), state.config_maps.values().cloned().collect())
+            let resources = Kind::ALL.into_iter().flat_map(|kind| state.all(&api_resource(kind).plural).cloned().collect::<Vec<_>>());
+            (resources.collect(), state.all("configmaps").cloned().collect())
         };
         for object in resources {
             let object: DynamicObject = serde_json::from_value(object).unwrap();
@@ -101,12 +101,10 @@ impl World {
 
     fn list(&mut self, of: Watched) {
         let state = self.api.state();
+        let named = |plural: &str| state.all(plural).map(|body| body["metadata"]["name"].as_str().unwrap().to_owned()).collect();
         let names: Vec<String> = match of {
-            Watched::Kind(kind) => {
-                let plural = api_resource(kind).plural;
-                state.resources.keys().filter(|(of, _)| *of == plural).map(|(_, name)| name.clone()).collect()
-            }
-            Watched::LastGood => state.config_maps.keys().cloned().collect(),
+            Watched::Kind(kind) => named(&api_resource(kind).plural),
+            Watched::LastGood => named("configmaps"),
             Watched::Pods => vec!["p".to_owned()],
         };
         drop(state);
@@ -117,31 +115,25 @@ impl World {
     /// Somebody applies or deletes a resource, and the workers take it over if it is good.
     fn take(&mut self, (kind, name, spec): &Step) {
         let key = Key { kind: *kind, name: (*name).into() };
-        let at = (api_resource(*kind).plural, (*name).to_owned());
+        let plural = api_resource(*kind).plural;
         let mut state = self.api.state();
-        let version = state.next_version();
+        state.now = self.now;
         let Some(spec) = spec else {
-            state.resources.remove(&at);
+            let version = state.next_version();
+            state.remove(&plural, name);
             // The garbage collector of Kubernetes follows.
-            state.config_maps.remove(&document::kept_name(&key));
+            state.remove("configmaps", &document::kept_name(&key));
             drop(state);
             self.live.remove(&key);
             self.index.apply(&"soc".into(), Event::Gone(key.clone(), version), self.now);
             return;
         };
-        self.created += 1;
-        let (created, now) = (self.created, self.now.to_string());
-        let object = state.resources.entry(at).or_insert_with(|| {
-            json!({
-                "apiVersion": redoubt_crds::API_VERSION,
-                "kind": kind.as_str(),
-                "metadata": {"name": name, "namespace": "soc", "uid": format!("uid-{created}"), "generation": 0, "creationTimestamp": now},
-            })
-        });
-        let generation = object["metadata"]["generation"].as_i64().unwrap() + 1;
-        object["metadata"]["generation"] = json!(generation);
-        object["metadata"]["resourceVersion"] = json!(version.to_string());
-        object["spec"] = spec.clone();
+        if !state.edit(&plural, name, |live| live["spec"] = spec.clone()) {
+            let metadata = json!({"name": name, "namespace": "soc"});
+            let (version, kind) = (redoubt_crds::API_VERSION, kind.as_str());
+            state.create(&plural, json!({"apiVersion": version, "kind": kind, "metadata": metadata, "spec": spec}));
+        }
+        let generation = state.get(&plural, name).unwrap()["metadata"]["generation"].as_i64().unwrap();
         drop(state);
         if is_good(*kind, name, spec) {
             self.live.insert(key, Version { generation, spec: spec.to_string().into() });
@@ -165,7 +157,7 @@ impl World {
             }
             for change in round.changes {
                 let done = self.writer.write(change).await;
-                if self.api.state().ended {
+                if self.api.state().faults.ended {
                     self.start();
                     break;
                 }
@@ -189,14 +181,15 @@ impl World {
     /// What is to be seen in the end: statuses without their times, and what is kept.
     fn seen(&self) -> (BTreeMap<String, Value>, Vec<(Key, Version)>) {
         let state = self.api.state();
-        let statuses = state.resources.iter().map(|((_, name), object)| {
-            let mut status = object["status"].clone();
+        let resources = state.objects.iter().filter(|((plural, _), _)| plural != "configmaps" && plural != "events");
+        let statuses = resources.map(|((_, name), object)| {
+            let mut status = object.body["status"].clone();
             for condition in status["conditions"].as_array_mut().into_iter().flatten() {
                 condition["lastTransitionTime"] = Value::Null;
             }
             (name.clone(), status)
         });
-        let kept = state.config_maps.values().map(|map| document::read_config_map(&serde_json::from_value(map.clone()).unwrap()).unwrap());
+        let kept = state.all("configmaps").map(|map| document::read_config_map(&serde_json::from_value(map.clone()).unwrap()).unwrap());
         (statuses.collect(), kept.map(|Kept { key, good, .. }| (key, good)).collect())
     }
 }
@@ -218,7 +211,7 @@ async fn live_through(fault: Option<(usize, Fault)>) -> (Vec<(BTreeMap<String, V
         world.come_to_rest().await;
         seen.push(world.seen());
     }
-    let calls = world.api.state().calls;
+    let calls = world.api.state().faults.calls;
     (seen, calls)
 }
 

@@ -1,7 +1,9 @@
 //! Step five: what was built is made so. Server-side apply, and only where something differs: at rest nothing is written.
 //!
 //! What pods need comes before the pods, StatefulSets last; when all of it stands, what is no longer built is removed. What fails for one
-//! object keeps no other from being applied.
+//! object keeps no other from being applied, with one exception: where a new Secret could not be written, what is in it is lost, and is
+//! made otherwise next time. So nothing that is made of Secrets or reads them comes to know it: no further Secret is written then, and no
+//! pod's template.
 
 mod drift;
 
@@ -35,7 +37,12 @@ pub(crate) struct Applied {
 /// Applies all of it, given what was there.
 pub(crate) async fn apply(client: &Client, owner: &Owner, built: &Built, there: &Children) -> Applied {
     let mut applied = Applied::default();
+    let mut a_secret_is_lost = false;
     for child in &built.children {
+        if a_secret_is_lost && ["Secret", "Deployment", "StatefulSet"].contains(&child.id.kind.as_str()) {
+            applied.children.0.extend(there.0.get_key_value(&child.id).map(|(id, live)| (id.clone(), live.clone())));
+            continue;
+        }
         match apply_one(client, owner, child, there).await {
             Ok(live) => {
                 applied.children.0.insert(child.id.clone(), live);
@@ -43,6 +50,8 @@ pub(crate) async fn apply(client: &Client, owner: &Owner, built: &Built, there: 
             Err(error) => {
                 warn!(siem = owner.siem.as_str(), namespace = owner.namespace, kind = child.id.kind, name = child.id.name, %error, "not applied");
                 applied.failures.push(format!("{} {} cannot be applied: {}", child.id.kind, child.id.name, said(&error)));
+                a_secret_is_lost |=
+                    child.id.kind == "Secret" && there.0.get(&child.id).is_none_or(|live| live["data"] != child.body["data"]);
             }
         }
     }

@@ -9,7 +9,7 @@ use redoubt_crds::Autoscale;
 
 use super::{
     build::role::HEALTH_PORT,
-    endpoint::{Endpoint, Server},
+    endpoint::{Connect, Endpoint, Server},
     owner::{COMPONENT, Component},
 };
 
@@ -47,14 +47,15 @@ pub(crate) fn decide(current: u16, waiting: Option<u64>, wanted: &Autoscale, mem
 }
 
 /// Batches that wait, as the first worker tells that answers.
-pub(crate) async fn waiting(pods: &[Pod]) -> Option<u64> {
+pub(crate) async fn waiting(connect: &Connect, pods: &[Pod]) -> Option<u64> {
     let processes = |pod: &&Pod| {
         let labels = pod.metadata.labels.as_ref();
         labels.and_then(|labels| labels.get(COMPONENT)).is_some_and(|component| component == Component::Process.as_str())
     };
     for pod in pods.iter().filter(processes) {
         let Some(address) = pod.status.as_ref().and_then(|status| status.pod_ip.as_ref()?.parse().ok()) else { continue };
-        let Ok(worker) = Endpoint::new(Server { host: "worker", address, port: HEALTH_PORT }, None, None) else { continue };
+        let server = Server { host: "worker", address, port: HEALTH_PORT };
+        let Ok(worker) = Endpoint::new(connect, server, None, None) else { continue };
         if let Some(waiting) = worker.text("/metrics").await.ok().and_then(|text| read(&text)) {
             return Some(waiting);
         }

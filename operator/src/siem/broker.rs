@@ -22,7 +22,7 @@ use self::{
 };
 use super::{
     dereference::Observed,
-    endpoint::{Endpoint, NoAnswer, Server},
+    endpoint::{Connect, Endpoint, NoAnswer, Server},
     member::{self, Member, Phase},
     owner::Component,
     secret::{self, account::Account, random::NoRandomness},
@@ -61,7 +61,7 @@ pub(crate) enum NotRenewed {
 }
 
 /// Looks at the pods, and asks the nodes that are ready.
-pub(crate) async fn observe(valid: &Valid, observed: &Observed) -> Seen {
+pub(crate) async fn observe(connect: &Connect, valid: &Valid, observed: &Observed) -> Seen {
     let name = valid.owner.siem.shared().broker();
     let set: Option<StatefulSet> = observed.children.get(&name);
     let mut seen = Seen { members: member::members(&name, set.as_ref(), &observed.pods, observed.now), ..Seen::default() };
@@ -75,7 +75,7 @@ pub(crate) async fn observe(valid: &Valid, observed: &Observed) -> Seen {
         let host = format!("{}.{}.{}.svc", member.name, valid.owner.siem.broker_nodes(), valid.owner.namespace);
         let Some(address) = member.address else { continue };
         let server = Server { host: &host, address, port: MANAGEMENT_PORT };
-        let asked = match Endpoint::new(server, Some(&authority), Some(login)) {
+        let asked = match Endpoint::new(connect, server, Some(&authority), Some(login)) {
             Ok(node) => ask(node, member, &mut seen.answers, &mut seen.node).await,
             Err(error) => Err(error),
         };

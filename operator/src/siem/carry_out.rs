@@ -20,6 +20,7 @@ use super::{
     broker,
     build::Sizes,
     dereference::Observed,
+    endpoint::Connect,
     owner::{MANAGER, Owner},
     secret::{self, Renewed},
     store,
@@ -36,7 +37,7 @@ pub(crate) struct Plans {
 }
 
 /// Asks the servers, and plans.
-pub(crate) async fn plan(valid: &Valid, observed: &Observed) -> Plans {
+pub(crate) async fn plan(connect: &Connect, valid: &Valid, observed: &Observed) -> Plans {
     let names = valid.owner.siem.shared();
     let mut plans = Plans::default();
     let mut grow = |name: &str, volume: &super::validate::Volume, settled: bool| {
@@ -50,12 +51,12 @@ pub(crate) async fn plan(valid: &Valid, observed: &Observed) -> Plans {
     };
     if let Some(wanted) = &valid.broker {
         grow(&names.broker(), &wanted.volume, true);
-        let seen = broker::observe(valid, observed).await;
+        let seen = broker::observe(connect, valid, observed).await;
         let plan = seen.plan(valid, wanted, observed);
         plans.broker = Some((seen, plan));
     }
     if let Some(wanted) = &valid.store {
-        let seen = store::observe(valid, wanted, observed).await;
+        let seen = store::observe(connect, valid, wanted, observed).await;
         let plan = seen.plan();
         for set in &wanted.sets {
             let name = names.node_set(&set.spec.name);

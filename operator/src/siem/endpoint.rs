@@ -2,11 +2,18 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
-use reqwest::{Certificate, Client, Method, StatusCode};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use futures::{FutureExt as _, future::BoxFuture};
+use reqwest::{
+    Certificate, Client, Method, Request, Response, StatusCode,
+    header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue},
+};
 use serde_json::Value;
+use tower::BoxError;
 
 use super::secret::account::Account;
 
@@ -20,8 +27,8 @@ const EXCERPT: usize = 300;
 /// Why a server gave no answer that could be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NoAnswer {
-    #[error("cannot be reached: {}", root(.0))]
-    Unreachable(#[from] reqwest::Error),
+    #[error("cannot be reached: {}", root(&**.0))]
+    Unreachable(#[from] BoxError),
     #[error("answered {0}: {1}")]
     Refused(StatusCode, String),
     #[error("answered with more than {LONGEST} bytes")]
@@ -31,20 +38,25 @@ pub(crate) enum NoAnswer {
 }
 
 /// The innermost cause, which is what there is to know; the outer ones repeat the address.
-fn root(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
+fn root(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut cause = error;
     while let Some(inner) = cause.source() {
         cause = inner;
     }
     cause.to_string()
 }
 
-/// Where and how to call. It has no `Debug`, since it knows a password.
-pub(crate) struct Endpoint {
-    client: Client,
-    base: String,
-    login: Option<(String, String)>,
+impl From<reqwest::Error> for NoAnswer {
+    fn from(error: reqwest::Error) -> Self {
+        Self::Unreachable(error.into())
+    }
 }
+
+/// Takes a request to a server, and brings its answer.
+pub(crate) type Line = Arc<dyn Fn(Request) -> BoxFuture<'static, Result<Response, BoxError>> + Send + Sync>;
+
+/// Makes the line to a server: over TLS, where an authority is given, and with no other trusted. The product has [`network`].
+pub(crate) type Connect = Arc<dyn Fn(Server<'_>, Option<&[u8]>) -> Result<Line, NoAnswer> + Send + Sync>;
 
 /// A server in a pod.
 #[derive(Debug, Clone, Copy)]
@@ -56,9 +68,9 @@ pub(crate) struct Server<'a> {
     pub(crate) port: u16,
 }
 
-impl Endpoint {
-    /// Over TLS, where an authority is given, and with no other trusted.
-    pub(crate) fn new(server: Server<'_>, authority: Option<&[u8]>, login: Option<&Account>) -> Result<Self, NoAnswer> {
+/// Lines over the network.
+pub(crate) fn network() -> Connect {
+    Arc::new(|server, authority| {
         let mut builder = Client::builder()
             .timeout(PATIENCE)
             .no_proxy()
@@ -70,9 +82,24 @@ impl Endpoint {
                 builder = builder.add_root_certificate(certificate);
             }
         }
+        let client = builder.build()?;
+        Ok(Arc::new(move |request| client.execute(request).map(|answer| answer.map_err(BoxError::from)).boxed()))
+    })
+}
+
+/// Where and how to call. It has no `Debug`, since it knows a password.
+pub(crate) struct Endpoint {
+    line: Line,
+    base: String,
+    login: Option<(String, String)>,
+}
+
+impl Endpoint {
+    /// A server that is called as somebody, where a login is given.
+    pub(crate) fn new(connect: &Connect, server: Server<'_>, authority: Option<&[u8]>, login: Option<&Account>) -> Result<Self, NoAnswer> {
         let scheme = if authority.is_some() { "https" } else { "http" };
         Ok(Self {
-            client: builder.build()?,
+            line: connect(server, authority)?,
             base: format!("{scheme}://{}:{}", server.host, server.port),
             login: login.map(|login| (login.name.clone(), login.password.clone())),
         })
@@ -106,8 +133,8 @@ impl Endpoint {
 
     /// Whether the server lets this user in.
     pub(crate) async fn knows(&self, user: &Account) -> Result<bool, NoAnswer> {
-        let request = self.client.get(format!("{}/_security/_authenticate", self.base)).basic_auth(&user.name, Some(&user.password));
-        let status = request.send().await?.status();
+        let login = Some((user.name.as_str(), user.password.as_str()));
+        let status = self.send(Method::GET, "/_security/_authenticate", login, None).await?.status();
         match status {
             StatusCode::UNAUTHORIZED => Ok(false),
             status if status.is_success() => Ok(true),
@@ -116,14 +143,8 @@ impl Endpoint {
     }
 
     async fn exchange(&self, method: Method, path: &str, body: Option<&Value>) -> Result<(StatusCode, Vec<u8>), NoAnswer> {
-        let mut request = self.client.request(method, format!("{}{path}", self.base));
-        if let Some((name, password)) = &self.login {
-            request = request.basic_auth(name, Some(password));
-        }
-        if let Some(body) = body {
-            request = request.json(body);
-        }
-        let mut response = request.send().await?;
+        let login = self.login.as_ref().map(|(name, password)| (name.as_str(), password.as_str()));
+        let mut response = self.send(method, path, login, body).await?;
         let mut answer = Vec::new();
         while let Some(chunk) = response.chunk().await? {
             if answer.len() + chunk.len() > LONGEST {
@@ -132,6 +153,22 @@ impl Endpoint {
             answer.extend_from_slice(&chunk);
         }
         Ok((response.status(), answer))
+    }
+
+    async fn send(&self, method: Method, path: &str, login: Option<(&str, &str)>, body: Option<&Value>) -> Result<Response, NoAnswer> {
+        let url = format!("{}{path}", self.base).parse().map_err(BoxError::from)?;
+        let mut request = Request::new(method, url);
+        if let Some((name, password)) = login {
+            let credentials = STANDARD.encode(format!("{name}:{password}"));
+            let mut header = HeaderValue::try_from(format!("Basic {credentials}")).map_err(BoxError::from)?;
+            header.set_sensitive(true);
+            request.headers_mut().insert(AUTHORIZATION, header);
+        }
+        if let Some(body) = body {
+            request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            *request.body_mut() = Some(body.to_string().into());
+        }
+        Ok((self.line)(request).await?)
     }
 }
 

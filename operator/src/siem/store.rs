@@ -25,7 +25,7 @@ use self::{
 };
 use super::{
     dereference::Observed,
-    endpoint::{Endpoint, NoAnswer, Server},
+    endpoint::{Connect, Endpoint, NoAnswer, Server},
     member::{self, Phase},
     secret::{self, account::Account},
     validate::{Store, Valid},
@@ -93,7 +93,7 @@ pub(crate) struct Seen {
 }
 
 /// Looks at the pods, and asks the first node that answers.
-pub(crate) async fn observe(valid: &Valid, store: &Store, observed: &Observed) -> Seen {
+pub(crate) async fn observe(connect: &Connect, valid: &Valid, store: &Store, observed: &Observed) -> Seen {
     let state = State { sets: sets(valid, store, observed), cluster: None };
     let known = observed.children.all::<StatefulSet>().into_iter().find_map(|set| set.metadata.annotations?.remove(CLUSTER));
     let mut seen = Seen { state, node: None, cluster: known };
@@ -108,7 +108,7 @@ pub(crate) async fn observe(valid: &Valid, store: &Store, observed: &Observed) -
     for member in ready {
         let Some(address) = member.address else { continue };
         let host = format!("{}.{}.{}.svc", member.name, name.store_nodes(), valid.owner.namespace);
-        let asked = match Endpoint::new(Server { host: &host, address, port: STORE_PORT }, authority, login) {
+        let asked = match Endpoint::new(connect, Server { host: &host, address, port: STORE_PORT }, authority, login) {
             Ok(node) => client::ask(&node).await.map(|cluster| (node, cluster)),
             Err(error) => Err(error),
         };

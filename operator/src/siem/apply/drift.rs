@@ -1,5 +1,5 @@
-//! Whether an object is as it is to be. The API server fills in defaults and others add their own fields, so more may be there than is
-//! wanted; what is wanted must be there.
+//! Whether an object is as it is to be. The API server fills in defaults and others add their own fields and items, so more may be there
+//! than is wanted; what is wanted must be there. An item that others have added cannot be taken away by applying, and need not be.
 
 use serde_json::Value;
 
@@ -20,14 +20,30 @@ fn holds<'a>(path: &mut Vec<&'a str>, wanted: &'a Value, there: &Value) -> bool 
             path.pop();
             same
         }),
-        (Value::Array(wanted), Value::Array(there)) if path.ends_with(&["ownerReferences"]) => {
-            wanted.iter().all(|wanted| there.iter().any(|there| holds(path, wanted, there)))
+        (Value::Array(wanted), Value::Array(there)) if !keys(path).is_empty() => {
+            let is_same = |one: &Value, other: &Value| keys(path).iter().all(|key| one[*key] == other[*key]);
+            wanted.iter().all(|wanted| {
+                there.iter().find(|there| is_same(wanted, there)).is_some_and(|there| holds(&mut path.clone(), wanted, there))
+            })
         }
         (Value::Array(wanted), Value::Array(there)) => {
             wanted.len() == there.len() && wanted.iter().zip(there).all(|(wanted, there)| holds(path, wanted, there))
         }
         (Value::String(wanted), Value::String(there)) => wanted == there || (is_amount(path) && same_amount(wanted, there)),
         (wanted, there) => wanted == there,
+    }
+}
+
+/// By which fields the items of a list are told apart that is merged item by item; none where a list is one value
+/// (`x-kubernetes-list-map-keys`).
+fn keys(path: &[&str]) -> &'static [&'static str] {
+    match path {
+        ["metadata", "ownerReferences"] => &["uid"],
+        [.., "spec", "containers" | "initContainers" | "volumes"] | [.., "containers" | "initContainers", "env"] => &["name"],
+        [.., "containers" | "initContainers", "volumeMounts"] => &["mountPath"],
+        [.., "containers" | "initContainers", "ports"] => &["containerPort", "protocol"],
+        ["spec", "ports"] => &["port", "protocol"],
+        _ => &[],
     }
 }
 
@@ -67,9 +83,27 @@ mod tests {
             ("one item more", json!({"a": [1]}), json!({"a": [1, 2]}), true),
             (
                 "another owner beside",
-                json!({"ownerReferences": [{"uid": "x"}]}),
-                json!({"ownerReferences": [{"uid": "y"}, {"uid": "x"}]}),
+                json!({"metadata": {"ownerReferences": [{"uid": "x"}]}}),
+                json!({"metadata": {"ownerReferences": [{"uid": "y"}, {"uid": "x"}]}}),
                 false,
+            ),
+            (
+                "another item beside, of a list with keys",
+                json!({"spec": {"containers": [{"name": "x", "env": [{"name": "A", "value": "1"}]}]}}),
+                json!({"spec": {"containers": [{"name": "y"}, {"name": "x", "env": [{"name": "B"}, {"name": "A", "value": "1"}]}]}}),
+                false,
+            ),
+            (
+                "another value in an item with a key",
+                json!({"spec": {"ports": [{"port": 1, "protocol": "TCP", "name": "a"}]}}),
+                json!({"spec": {"ports": [{"port": 1, "protocol": "TCP", "name": "b"}]}}),
+                true,
+            ),
+            (
+                "an item with a key is missing",
+                json!({"spec": {"ports": [{"port": 1, "protocol": "TCP"}]}}),
+                json!({"spec": {"ports": [{"port": 1, "protocol": "UDP"}]}}),
+                true,
             ),
             ("nothing is not written down", json!({"a": {}, "b": [], "c": "", "d": {"e": {}}}), json!({}), false),
             ("false is not nothing", json!({"a": false}), json!({}), true),

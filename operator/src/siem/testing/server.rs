@@ -13,7 +13,7 @@ use axum::{
 };
 use serde_json::Value;
 
-use crate::siem::endpoint::{Endpoint, Server};
+use crate::siem::endpoint::{Endpoint, Server, network};
 
 /// Method and path, and what is answered to them.
 pub(crate) type Answer = (&'static str, u16, Value);
@@ -44,7 +44,7 @@ impl Fake {
         let port = listener.local_addr().unwrap().port();
         tokio::spawn(async move { axum::serve(listener, Router::new().fallback(answer)).await });
         let server = Server { host: "fake", address: IpAddr::V4(Ipv4Addr::LOCALHOST), port };
-        Self { endpoint: Endpoint::new(server, None, None).unwrap(), asked }
+        Self { endpoint: Endpoint::new(&network(), server, None, None).unwrap(), asked }
     }
 
     /// What it was asked to do: method, path and body of everything but GET.
