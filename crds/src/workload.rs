@@ -88,9 +88,10 @@ pub enum OnDelete {
     Delete,
 }
 
-/// How the number of pods follows the work.
+/// How the number of pods follows the work: by KEDA where the cluster has its ScaledObjects, and otherwise by the operator itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(transform = fewest_before_most)]
 pub struct Autoscale {
     /// The fewest pods.
     #[serde(default = "one")]
@@ -103,6 +104,10 @@ pub struct Autoscale {
     #[serde(default = "default_backlog")]
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub backlog_per_replica: u32,
+}
+
+fn fewest_before_most(schema: &mut Schema) {
+    crate::rule::add(schema, "self.minReplicas <= self.maxReplicas", "minReplicas must not be more than maxReplicas");
 }
 
 const fn one() -> u16 {

@@ -25,6 +25,8 @@ use crate::siem::{
 
 /// Port of `/healthz`, `/readyz` and `/metrics` of every role, plain HTTP.
 pub(crate) const HEALTH_PORT: u16 = 8081;
+/// What pods call that port.
+pub(crate) const HEALTH_PORT_NAME: &str = "health";
 /// The annotation of a pod that tells which settings it read at its start.
 pub(crate) const SETTINGS: &str = "redoubt.dev/settings";
 /// Where the workers keep copies of the Secrets that resources refer to, in memory.
@@ -186,7 +188,7 @@ fn ports(siem: &SiemSpec, role: Component) -> Vec<ContainerPort> {
         ..ContainerPort::default()
     };
     let http = (role == Component::Ingest).then(|| tcp("http", siem.ingest.port));
-    http.into_iter().chain([tcp("health", HEALTH_PORT)]).collect()
+    http.into_iter().chain([tcp(HEALTH_PORT_NAME, HEALTH_PORT)]).collect()
 }
 
 fn probe(path: &str, period: i32, failures: i32) -> Probe {

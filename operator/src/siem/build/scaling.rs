@@ -1,0 +1,79 @@
+//! What lets KEDA see to the number of pods that process events.
+//!
+//! It reads what the operator itself reads, the workers' metrics: a number over plain HTTP, which any pod may read. To ask RabbitMQ, KEDA
+//! would need a user of it, whose password it may then read, a way through its NetworkPolicy from a namespace that is not known here, and
+//! the SIEM's authority; and RabbitMQ's protocol has no right that lets somebody count and not take.
+
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{Service, ServiceSpec},
+};
+use serde_json::json;
+
+use super::{
+    role::{HEALTH_PORT, HEALTH_PORT_NAME},
+    service::named,
+};
+use crate::siem::{autoscale, child::Child, foreign::Foreign, owner::Component, validate::Valid};
+
+/// How long fewer pods must have been enough before one goes, and how long it takes until the next one does, in seconds.
+const CALM: i64 = autoscale::CALM.as_secs();
+/// How often the work is looked at, in seconds.
+const WORK: u64 = crate::siem::WORK.as_secs();
+
+/// The ScaledObject, where the work is to say how many pods there are, and the cluster has that kind.
+pub(crate) fn scaled_object(valid: &Valid) -> Option<Child> {
+    let wanted = valid.siem.process.autoscale.as_ref().filter(|_| valid.foreign.contains(&Foreign::ScaledObject))?;
+    let name = name(valid);
+    let (least, most) = autoscale::bounds(wanted);
+    let spec = json!({
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name},
+        "minReplicaCount": least,
+        "maxReplicaCount": most,
+        "pollingInterval": WORK,
+        // The operator's own pace.
+        "advanced": {"horizontalPodAutoscalerConfig": {"behavior": {
+            "scaleUp": {"stabilizationWindowSeconds": 0, "policies": [{"type": "Percent", "value": 100, "periodSeconds": WORK}]},
+            "scaleDown": {"stabilizationWindowSeconds": CALM, "policies": [{"type": "Pods", "value": 1, "periodSeconds": CALM}]},
+        }}},
+        "triggers": [{
+            "type": "metrics-api",
+            "metricType": "AverageValue",
+            "metadata": {
+                "url": format!("http://{name}.{}.svc:{HEALTH_PORT}/metrics", valid.owner.namespace),
+                "format": "prometheus",
+                "valueLocation": autoscale::SERIES,
+                "targetValue": wanted.backlog_per_replica.to_string(),
+            },
+        }],
+    });
+    Some(Child::foreign(Foreign::ScaledObject, &valid.owner.child(name, Component::Process), &spec))
+}
+
+/// Where KEDA finds the metrics: each pod that processes events tells how many batches wait for all of them. It is there also where KEDA is
+/// not, so that it does not go while nobody can tell.
+pub(crate) fn service(valid: &Valid) -> Option<Service> {
+    valid.siem.process.autoscale.as_ref()?;
+    Some(Service {
+        metadata: valid.owner.child(name(valid), Component::Process),
+        spec: Some(ServiceSpec {
+            type_: Some("ClusterIP".to_owned()),
+            selector: valid.owner.pods(Component::Process).match_labels,
+            ports: Some(vec![named(HEALTH_PORT_NAME.to_owned(), HEALTH_PORT, "TCP")]),
+            ..ServiceSpec::default()
+        }),
+        status: None,
+    })
+}
+
+/// Takes the number of pods out of the Deployment that somebody else scales.
+pub(crate) fn leave_replicas(valid: &Valid, roles: &mut [Deployment]) {
+    let process = roles.iter_mut().find(|role| role.metadata.name == Some(name(valid)));
+    if let Some(spec) = process.and_then(|process| process.spec.as_mut()) {
+        spec.replicas = None;
+    }
+}
+
+fn name(valid: &Valid) -> String {
+    valid.owner.siem.shared().role(Component::Process.as_str())
+}
