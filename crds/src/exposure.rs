@@ -32,11 +32,6 @@ pub struct IngressExposure {
 
 fn rules_of_ingress(schema: &mut Schema) {
     crate::rule::add(schema, "self.hosts.all(h, self.hosts.exists_one(o, o == h))", "two hosts must not be the same");
-    crate::rule::add(
-        schema,
-        "!has(self.annotations) || self.annotations.all(key, !key.startsWith('redoubt.dev/'))",
-        "annotations that begin with redoubt.dev/ are the operator's",
-    );
 }
 
 /// An HTTPRoute (`gateway.networking.k8s.io/v1`) that leads all paths to the HTTP listener, where the cluster has that kind.

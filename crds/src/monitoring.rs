@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use schemars::{JsonSchema, Schema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Duration;
@@ -10,11 +10,10 @@ use crate::Duration;
 /// A PodMonitor (`monitoring.coreos.com/v1`) for the metrics of the roles.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-#[schemars(transform = own_labels)]
 pub struct MonitoringSpec {
     /// When there is one.
     pub when: MonitorWhen,
-    /// Further labels of it, by which a Prometheus may choose its PodMonitors.
+    /// Further labels of it, by which a Prometheus may choose its PodMonitors. Those that begin with `app.kubernetes.io/` are the operator's.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 16, "additionalProperties" = {"type": "string", "maxLength": 63}))]
     pub labels: BTreeMap<String, String>,
@@ -27,14 +26,6 @@ impl Default for MonitoringSpec {
     fn default() -> Self {
         Self { when: MonitorWhen::default(), labels: BTreeMap::new(), interval: Duration::from_secs(30) }
     }
-}
-
-fn own_labels(schema: &mut Schema) {
-    crate::rule::add(
-        schema,
-        "!has(self.labels) || self.labels.all(key, !key.startsWith('app.kubernetes.io/'))",
-        "labels that begin with app.kubernetes.io/ are the operator's",
-    );
 }
 
 /// When there is a PodMonitor.

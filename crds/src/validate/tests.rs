@@ -265,13 +265,6 @@ fn rule_cases() -> Vec<RuleCase> {
         ),
         rule(
             "Siem",
-            json!({ "ingest": { "ingress": { "hosts": ["a.example"], "annotations": { "cert-manager.io/issuer": "i" } } } }),
-            json!({ "ingest": { "ingress": { "hosts": ["a.example"], "annotations": { "redoubt.dev/applied": "i" } } } }),
-            "spec.ingest.ingress",
-            "annotations that begin with redoubt.dev/ are the operator's",
-        ),
-        rule(
-            "Siem",
             json!({ "ingest": { "httpRoute": { "parentRefs": [{ "name": "g" }, { "name": "g", "sectionName": "s" }] } } }),
             json!({ "ingest": { "httpRoute": { "parentRefs": [{ "name": "g", "port": 443 }, { "port": 443, "name": "g" }] } } }),
             "spec.ingest.httpRoute",
@@ -290,13 +283,6 @@ fn rule_cases() -> Vec<RuleCase> {
             json!({ "process": { "autoscale": { "minReplicas": 4, "maxReplicas": 3 } } }),
             "spec.process.autoscale",
             "minReplicas must not be more than maxReplicas",
-        ),
-        rule(
-            "Siem",
-            json!({ "monitoring": { "labels": { "release": "prometheus" } } }),
-            json!({ "monitoring": { "labels": { "app.kubernetes.io/instance": "other" } } }),
-            "spec.monitoring",
-            "labels that begin with app.kubernetes.io/ are the operator's",
         ),
         rule(
             "Siem",
