@@ -104,9 +104,9 @@ mod tests {
     #[test]
     fn the_operator_may_do_with_each_kind_what_it_does() {
         let may = |verb: &str, resource: &ApiResource| {
-            permissions().iter().any(|permission| {
-                (&permission.group, &permission.resource, &*permission.verb) == (&resource.group, &resource.plural, verb)
-            })
+            permissions()
+                .iter()
+                .any(|permission| (&permission.group, &permission.resource, &*permission.verb) == (&resource.group, &resource.plural, verb))
         };
 
         for resource in all_kinds() {

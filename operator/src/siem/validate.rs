@@ -230,11 +230,7 @@ fn foreign(spec: &SiemSpec, presences: &Presences, objections: &mut Vec<Objectio
     let monitoring = spec.monitoring.when;
     let wanted = [
         (Foreign::HttpRoute, spec.ingest.http_route.is_some(), Some("spec.ingest.httpRoute")),
-        (
-            Foreign::PodMonitor,
-            monitoring != MonitorWhen::Never,
-            (monitoring == MonitorWhen::Always).then_some("spec.monitoring.when"),
-        ),
+        (Foreign::PodMonitor, monitoring != MonitorWhen::Never, (monitoring == MonitorWhen::Always).then_some("spec.monitoring.when")),
         // Without it, the operator does the same itself.
         (Foreign::ScaledObject, spec.process.autoscale.is_some(), None),
     ];
@@ -253,7 +249,6 @@ fn foreign(spec: &SiemSpec, presences: &Presences, objections: &mut Vec<Objectio
     }
     made
 }
-
 
 /// The Siem that counts in this one's stead: the one that was there first, by name where that is not to be told. One that is being
 /// deleted counts no more.

@@ -62,8 +62,7 @@ pub(crate) fn route(valid: &Valid) -> Option<Child> {
 
 fn parent(gateway: &GatewayRef) -> Value {
     let mut parent = json!({"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": gateway.name});
-    let further =
-        [("namespace", json!(gateway.namespace)), ("sectionName", json!(gateway.section_name)), ("port", json!(gateway.port))];
+    let further = [("namespace", json!(gateway.namespace)), ("sectionName", json!(gateway.section_name)), ("port", json!(gateway.port))];
     for (field, value) in further.into_iter().filter(|(_, value)| !value.is_null()) {
         parent[field] = value;
     }

@@ -40,7 +40,8 @@ fn external() -> redoubt_crds::Siem {
 fn manifests_are_those_in_the_golden_files() {
     let observed = Observed { resources: vec![source(SYSLOG)], ..Observed::default() };
     let everything = Observed { foreign: Presences(Foreign::ALL.map(|kind| (kind, Presence::Served)).into()), ..observed.clone() };
-    let siems = [("quickstart", siem(QUICKSTART), &observed), ("production", siem(PRODUCTION), &everything), ("external", external(), &observed)];
+    let siems =
+        [("quickstart", siem(QUICKSTART), &observed), ("production", siem(PRODUCTION), &everything), ("external", external(), &observed)];
 
     for (name, siem, observed) in siems {
         let (built, _) = build(&siem, observed);

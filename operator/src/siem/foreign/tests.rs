@@ -155,7 +155,10 @@ async fn what_the_cluster_has_no_kind_for_is_told_with_the_remedy_and_all_else_g
     assert!(site.get("deployments", "soc-process").is_some());
     let (reason, message) = site.degraded();
     assert_eq!(reason, "KindIsMissing");
-    assert!(message.starts_with("spec.ingest.httpRoute: the cluster has no HTTPRoute (gateway.networking.k8s.io/v1): install"), "{message}");
+    assert!(
+        message.starts_with("spec.ingest.httpRoute: the cluster has no HTTPRoute (gateway.networking.k8s.io/v1): install"),
+        "{message}"
+    );
 
     for kind in Foreign::ALL {
         serve(&site.api, kind);
