@@ -48,6 +48,7 @@ pub use response_action::{AlertSelector, LogAction, ResponseAction, ResponseActi
 pub use secret::{BasicAuthSecretRef, SecretKeyRef, TlsSecretRef};
 pub use siem::{BrokerSpec, CorrelateSpec, IngestSpec, ProcessSpec, RespondSpec, Retention, Siem, SiemSpec, StoreSpec};
 pub use status::{ConfigStatus, Operation, SiemStatus};
+pub use structural::sorted;
 pub use validate::{Violation, validate};
 pub use watchlist::{Watchlist, WatchlistEntry, WatchlistMatch, WatchlistSpec};
 pub use workload::{Autoscale, OnDelete, Quantity, Resources, Storage};

@@ -42,7 +42,7 @@ pub struct SiemStatus {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Operation {
-    /// What: `Roll`, `ScaleUp`, `ScaleDown`, `GrowStorage`, `RotateCredentials`.
+    /// What: `Form`, `Roll`, `ScaleUp`, `ScaleDown`, `GrowStorage`, `RotateCredentials`.
     #[schemars(length(max = 63))]
     pub name: String,
     /// To what: a StatefulSet or a pod.

@@ -84,9 +84,10 @@ fn unwrap_lines(text: &str) -> String {
     text.split("\n\n").map(|paragraph| paragraph.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>().join("\n\n")
 }
 
-/// The same value with the keys of its objects in order, whichever map `serde_json` was built with, so that the manifests are always
-/// the same bytes.
-pub(crate) fn sorted(value: &Value) -> Value {
+/// The same value with the keys of its objects in order, whichever map `serde_json` was built with, so that equal values are the same
+/// bytes.
+#[must_use]
+pub fn sorted(value: &Value) -> Value {
     match value {
         Value::Object(members) => {
             let mut members: Vec<_> = members.iter().collect();

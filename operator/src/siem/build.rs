@@ -8,6 +8,7 @@ pub(crate) mod network;
 pub(crate) mod pod;
 pub(crate) mod role;
 pub(crate) mod scaling;
+pub(crate) mod server;
 pub(crate) mod service;
 
 #[cfg(test)]

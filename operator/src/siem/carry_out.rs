@@ -72,8 +72,8 @@ pub(crate) async fn plan(connect: &Connect, valid: &Valid, observed: &Observed) 
 impl Plans {
     /// What they say about the objects.
     pub(crate) fn sizes(&self, valid: &Valid, observed: &Observed) -> Sizes {
-        let mut sizes = Sizes::default();
-        sizes.roles_wait = self.broker.as_ref().is_some_and(|(_, plan)| plan.roles_wait);
+        let roles_wait = self.broker.as_ref().is_some_and(|(_, plan)| plan.roles_wait);
+        let mut sizes = Sizes { roles_wait, ..Sizes::default() };
         if let Some((seen, plan)) = &self.store {
             sizes.node_sets = plan.sizes.clone();
             sizes.cluster.clone_from(&seen.cluster);
@@ -153,7 +153,8 @@ async fn tell_store(
     for step in &plan.steps {
         match step {
             store::plan::Step::Restart { .. } if !all_stand => return Ok(()),
-            store::plan::Step::Restart { pod, uid } => restart(client, &valid.owner, pod, uid).await?,
+            // It may be the node that answers here. What is left to tell can wait until it is back.
+            store::plan::Step::Restart { pod, uid } => return restart(client, &valid.owner, pod, uid).await,
             step => seen.tell(step).await.map_err(said)?,
         }
     }

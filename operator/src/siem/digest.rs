@@ -1,6 +1,7 @@
 //! Short texts that change when something else does.
 
-use serde_json::{Map, Value};
+use redoubt_crds::sorted;
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 /// Sixteen hexadecimal digits of the SHA-256 of a value. Equal values have equal digests, whichever map `serde_json` was built with.
@@ -13,19 +14,6 @@ pub(crate) fn of_bytes(bytes: &[u8]) -> String {
     let mut digest = hex::encode(Sha256::digest(bytes));
     digest.truncate(16);
     digest
-}
-
-/// The value with the keys of its objects in order.
-pub(crate) fn sorted(value: &Value) -> Value {
-    match value {
-        Value::Object(members) => {
-            let mut members: Vec<_> = members.iter().collect();
-            members.sort_by_key(|(key, _)| *key);
-            Value::Object(members.into_iter().map(|(key, member)| (key.clone(), sorted(member))).collect::<Map<_, _>>())
-        }
-        Value::Array(items) => Value::Array(items.iter().map(sorted).collect()),
-        other => other.clone(),
-    }
 }
 
 #[cfg(test)]

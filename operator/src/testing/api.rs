@@ -27,8 +27,6 @@ pub(crate) struct State {
     /// By plural and name.
     pub(crate) objects: BTreeMap<(String, String), Arc<Object>>,
     pub(crate) faults: Faults,
-    /// What was written, as verb, resource and name, or was to be and changed nothing.
-    pub(crate) writes: Vec<String>,
     /// Secrets whose `data` was written over.
     pub(crate) overwritten: Vec<String>,
     pub(crate) now: Timestamp,
@@ -80,7 +78,7 @@ impl Api {
 
     fn call(&self, method: &Method, url: &reqwest::Url, headers: &HeaderMap, body: &Value) -> Result<Response<Body>, BoxError> {
         let mut state = self.state();
-        let fault = match state.faults.meet(|status| refuse(status, "it was to be refused")) {
+        let fault = match state.faults.meet(format!("{method} {}", url.path()), |status| refuse(status, "it was to be refused")) {
             Ok(fault) => fault,
             Err(instead) => return instead,
         };
@@ -194,10 +192,6 @@ impl State {
         };
         let query: BTreeMap<String, String> = url.query_pairs().into_owned().collect();
         let text = |key: &str| query.get(key).map_or("", String::as_str);
-        if *method != Method::GET {
-            let name = target.name.or(body["metadata"]["name"].as_str()).unwrap_or_default();
-            self.writes.push(format!("{method} {} {name}", target.plural));
-        }
         match (method, target.name) {
             (&Method::GET, None) => Ok(self.list(&version, target.plural, text("labelSelector"))),
             (&Method::GET, Some(name)) => self.get(target.plural, name).cloned().ok_or_else(|| not_found(name)),

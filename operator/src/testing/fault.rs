@@ -35,6 +35,8 @@ impl Fault {
 pub(crate) struct Faults {
     /// Calls so far.
     pub(crate) calls: usize,
+    /// What they were, as method and place, since somebody has emptied this.
+    pub(crate) log: Vec<String>,
     /// At which call something goes wrong, counted from 0.
     pub(crate) at: Option<(usize, Fault)>,
     /// The operator has ended: none of its calls arrives.
@@ -42,8 +44,10 @@ pub(crate) struct Faults {
 }
 
 impl Faults {
-    /// Counts a call, and tells what goes wrong with it: before it is carried out, and after. `refuse` makes an answer of a status.
-    pub(crate) fn meet<T>(&mut self, refuse: impl FnOnce(StatusCode) -> T) -> Result<Option<Fault>, Result<T, BoxError>> {
+    /// Counts a call, and tells what goes wrong with it: an error where it is not carried out, else what happens to its answer. `refuse`
+    /// makes an answer of a status.
+    pub(crate) fn meet<T>(&mut self, call: String, refuse: impl FnOnce(StatusCode) -> T) -> Result<Option<Fault>, Result<T, BoxError>> {
+        self.log.push(call);
         let number = self.calls;
         self.calls += 1;
         let fault = self.at.filter(|(at, _)| *at == number).map(|(_, fault)| fault);

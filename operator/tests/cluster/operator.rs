@@ -74,16 +74,6 @@ impl Operator {
         fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
-    /// Memory now and at most, in MB, as the kernel counts it.
-    pub fn memory(&self) -> (u64, u64) {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let field = |name: &str| {
-            let line = status.lines().find(|line| line.starts_with(name)).unwrap();
-            line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
-        };
-        (field("VmRSS:"), field("VmHWM:"))
-    }
-
     /// Sends a signal, such as `TERM`, to the process.
     pub fn signal(&self, name: &str) {
         let status = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().unwrap();

@@ -86,12 +86,12 @@ impl Namespace {
             }
             Event::Done(done) => self.done(done, now),
             Event::Answered(Answered { answer: Answer::Version(key, version), .. }) => {
-                if let (Some(entry), Some(version)) = (self.entries.get_mut(&key), version) {
-                    if entry.recover(version) {
-                        self.rules_differ |= key.kind == Kind::AlertRule;
-                        self.others.recover(now);
-                        self.queue(key);
-                    }
+                if let (Some(entry), Some(version)) = (self.entries.get_mut(&key), version)
+                    && entry.recover(version)
+                {
+                    self.rules_differ |= key.kind == Kind::AlertRule;
+                    self.others.recover(now);
+                    self.queue(key);
                 }
             }
             Event::Answered(answered) => {

@@ -2,14 +2,13 @@
 
 use k8s_openapi::{
     api::{
-        apps::v1::{StatefulSet, StatefulSetSpec, StatefulSetUpdateStrategy},
+        apps::v1::StatefulSet,
         core::v1::{
-            ConfigMap, ConfigMapProjection, Container, ContainerPort, ExecAction, KeyToPath, Lifecycle, LifecycleHandler, PodSpec,
-            PodTemplateSpec, Probe, ProjectedVolumeSource, SecretProjection, Service, ServiceSpec, TCPSocketAction, Volume,
-            VolumeProjection,
+            ConfigMap, ConfigMapProjection, Container, ExecAction, Lifecycle, LifecycleHandler, PodSpec, PodTemplateSpec, Probe, Service,
+            ServiceSpec, TCPSocketAction, Volume, VolumeProjection,
         },
     },
-    apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
+    apimachinery::pkg::util::intstr::IntOrString,
 };
 use redoubt_crds::in_cluster::{BROKER_PORT, CA_KEY};
 
@@ -17,21 +16,17 @@ use super::{BETWEEN_NODES, COOKIE, DEFINITIONS, MANAGEMENT_PORT, METRICS_PORT, c
 use crate::siem::{
     build::{
         pod::{self, User},
-        service,
+        server, service,
     },
-    digest,
     owner::{Component, Owner},
-    template::{CONFIG, MadeFrom, Settled},
+    template::{MadeFrom, Settled},
     validate::Broker,
-    volume,
 };
 
 const USER: User = User { user: 999, group: 999, volumes: 999 };
 const HOME: &str = "/var/lib/rabbitmq";
-/// Longest wait in [`BEFORE_STOP`], in seconds.
+/// Longest wait in [`BEFORE_STOP`], in seconds: half of what a node has to stop.
 const PATIENCE: u16 = 60;
-/// That, and the time that a node needs to stop.
-const GRACE: i64 = 120;
 
 /// Starts a node. The cookie must be its user's alone, and a volume's files are their group's too, so it is copied. A node that was never
 /// in the cluster waits until the first one runs, or it might begin a cluster of its own.
@@ -109,56 +104,24 @@ pub(crate) fn made_from(owner: &Owner, broker: &Broker) -> MadeFrom {
 
 /// The nodes. Pods of an older template stay until they are deleted one by one.
 pub(crate) fn stateful_set(owner: &Owner, broker: &Broker, settled: &Settled) -> StatefulSet {
-    let mut built = StatefulSet {
-        metadata: owner.child(owner.siem.shared().broker(), Component::Broker),
-        spec: Some(StatefulSetSpec {
-            replicas: Some(i32::from(broker.replicas)),
-            service_name: Some(owner.siem.broker_nodes()),
-            selector: owner.pods(Component::Broker),
-            pod_management_policy: Some("Parallel".to_owned()),
-            update_strategy: Some(StatefulSetUpdateStrategy { type_: Some("OnDelete".to_owned()), rolling_update: None }),
-            persistent_volume_claim_retention_policy: Some(volume::retention(&broker.volume)),
-            volume_claim_templates: Some(vec![volume::claim("data", &broker.volume)]),
-            template: settled.made_from.template.clone(),
-            revision_history_limit: Some(3),
-            ..StatefulSetSpec::default()
-        }),
-        status: None,
-    };
-    settled.note(&mut built);
-    built
+    let owned = owner.child(owner.siem.shared().broker(), Component::Broker);
+    let pods = (owner.siem.broker_nodes(), owner.pods(Component::Broker));
+    server::stateful_set(owned, broker.replicas, pods, &broker.volume, settled)
 }
 
 fn template(owner: &Owner, broker: &Broker, settings: &str) -> PodTemplateSpec {
-    PodTemplateSpec {
-        metadata: Some(ObjectMeta {
-            labels: Some(owner.labels(Component::Broker)),
-            annotations: Some([(CONFIG.to_owned(), digest::of_bytes(settings.as_bytes()))].into()),
-            ..ObjectMeta::default()
-        }),
-        spec: Some(PodSpec {
-            service_account_name: Some(owner.siem.shared().broker()),
-            automount_service_account_token: Some(false),
-            enable_service_links: Some(false),
-            security_context: Some(pod::pod_security(USER)),
-            affinity: Some(pod::apart(owner.pods(Component::Broker))),
-            termination_grace_period_seconds: Some(GRACE),
-            containers: vec![container(owner, broker)],
-            volumes: Some(vec![files(owner), pod::scratch("log", "64Mi"), pod::scratch("tmp", "64Mi")]),
-            ..PodSpec::default()
-        }),
-    }
+    let identity = (owner.siem.shared().broker(), USER, owner.pods(Component::Broker));
+    let spec = PodSpec {
+        containers: vec![container(owner, broker)],
+        volumes: Some(vec![files(owner), pod::scratch("log", "64Mi"), pod::scratch("tmp", "64Mi")]),
+        ..PodSpec::default()
+    };
+    server::template(owner.labels(Component::Broker), settings, identity, spec)
 }
 
 fn container(owner: &Owner, broker: &Broker) -> Container {
     let name = owner.siem.shared().broker();
     let nodes = format!("{}.{}.svc", owner.siem.broker_nodes(), owner.namespace);
-    let port = |name: &str, number: u16| ContainerPort {
-        name: Some(name.to_owned()),
-        container_port: i32::from(number),
-        protocol: Some("TCP".to_owned()),
-        ..ContainerPort::default()
-    };
     let shell = |script: &str| Some(["/bin/sh", "-ec", script].map(str::to_owned).into());
     let before_stop = BEFORE_STOP.replace("PATIENCE", &PATIENCE.to_string());
     Container {
@@ -175,11 +138,11 @@ fn container(owner: &Owner, broker: &Broker) -> Container {
             pod::env("RABBITMQ_NODENAME", "rabbit@$(POD_NAME).$(NODES)"),
         ]),
         ports: Some(vec![
-            port("amqps", BROKER_PORT),
-            port("epmd", BETWEEN_NODES[0]),
-            port("erlang", BETWEEN_NODES[1]),
-            port("management", MANAGEMENT_PORT),
-            port("metrics", METRICS_PORT),
+            pod::port("amqps", BROKER_PORT),
+            pod::port("epmd", BETWEEN_NODES[0]),
+            pod::port("erlang", BETWEEN_NODES[1]),
+            pod::port("management", MANAGEMENT_PORT),
+            pod::port("metrics", METRICS_PORT),
         ]),
         readiness_probe: Some(Probe {
             tcp_socket: Some(TCPSocketAction { port: IntOrString::Int(i32::from(BROKER_PORT)), host: None }),
@@ -206,31 +169,19 @@ fn container(owner: &Owner, broker: &Broker) -> Container {
 
 /// All files of `/etc/rabbitmq` in one volume, so that nothing of the image's own is read.
 fn files(owner: &Owner) -> Volume {
-    let paths = |files: &[(&str, &str)]| {
-        let path = |(key, path): &(&str, &str)| KeyToPath { key: (*key).to_owned(), path: (*path).to_owned(), mode: None };
-        Some(files.iter().map(path).collect())
-    };
-    let secret = |name: String, files: &[(&str, &str)]| VolumeProjection {
-        secret: Some(SecretProjection { name, items: paths(files), optional: None }),
-        ..VolumeProjection::default()
-    };
     let config = VolumeProjection {
         config_map: Some(ConfigMapProjection {
             name: owner.siem.shared().broker(),
-            items: paths(&[("rabbitmq.conf", "rabbitmq.conf"), ("enabled_plugins", "enabled_plugins")]),
+            items: server::files(&[("rabbitmq.conf", "rabbitmq.conf"), ("enabled_plugins", "enabled_plugins")]),
             optional: None,
         }),
         ..VolumeProjection::default()
     };
     let sources = vec![
         config,
-        secret(owner.siem.broker_nodes_secret(), &[(COOKIE, COOKIE), (DEFINITIONS, DEFINITIONS)]),
-        secret(owner.siem.broker_certificate(), &[("tls.crt", "tls/tls.crt"), ("tls.key", "tls/tls.key")]),
-        secret(owner.siem.shared().authority(), &[(CA_KEY, "tls/ca.crt")]),
+        server::secret(owner.siem.broker_nodes_secret(), &[(COOKIE, COOKIE), (DEFINITIONS, DEFINITIONS)]),
+        server::secret(owner.siem.broker_certificate(), &[("tls.crt", "tls/tls.crt"), ("tls.key", "tls/tls.key")]),
+        server::secret(owner.siem.shared().authority(), &[(CA_KEY, "tls/ca.crt")]),
     ];
-    Volume {
-        name: "files".to_owned(),
-        projected: Some(ProjectedVolumeSource { default_mode: Some(0o440), sources: Some(sources) }),
-        ..Volume::default()
-    }
+    server::projected("files", sources)
 }

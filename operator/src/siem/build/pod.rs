@@ -3,8 +3,9 @@
 
 use k8s_openapi::{
     api::core::v1::{
-        Affinity, Capabilities, EmptyDirVolumeSource, EnvVar, EnvVarSource, ObjectFieldSelector, PodAffinityTerm, PodAntiAffinity,
-        PodSecurityContext, ResourceRequirements, SeccompProfile, SecurityContext, Volume, VolumeMount, WeightedPodAffinityTerm,
+        Affinity, Capabilities, ContainerPort, EmptyDirVolumeSource, EnvVar, EnvVarSource, ObjectFieldSelector, PodAffinityTerm,
+        PodAntiAffinity, PodSecurityContext, ResourceRequirements, SeccompProfile, SecurityContext, Volume, VolumeMount,
+        WeightedPodAffinityTerm,
     },
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::LabelSelector},
 };
@@ -76,6 +77,16 @@ pub(crate) fn env_of_pod(name: &str, field: &str) -> EnvVar {
     let field = ObjectFieldSelector { api_version: Some("v1".to_owned()), field_path: field.to_owned() };
     let source = EnvVarSource { field_ref: Some(field), ..EnvVarSource::default() };
     EnvVar { name: name.to_owned(), value: None, value_from: Some(source) }
+}
+
+/// A port that a container listens on.
+pub(crate) fn port(name: &str, number: u16) -> ContainerPort {
+    ContainerPort {
+        name: Some(name.to_owned()),
+        container_port: i32::from(number),
+        protocol: Some("TCP".to_owned()),
+        ..ContainerPort::default()
+    }
 }
 
 /// A folder that is empty when the pod starts and goes with it.

@@ -181,14 +181,8 @@ fn container(siem: &SiemSpec, image: &str, role: Component) -> Container {
 
 /// Ports are for information, and a change of them would replace the pods: those of syslog come and go, so they are not among them.
 fn ports(siem: &SiemSpec, role: Component) -> Vec<ContainerPort> {
-    let tcp = |name: &str, port: u16| ContainerPort {
-        name: Some(name.to_owned()),
-        container_port: i32::from(port),
-        protocol: Some("TCP".to_owned()),
-        ..ContainerPort::default()
-    };
-    let http = (role == Component::Ingest).then(|| tcp("http", siem.ingest.port));
-    http.into_iter().chain([tcp(HEALTH_PORT_NAME, HEALTH_PORT)]).collect()
+    let http = (role == Component::Ingest).then(|| pod::port("http", siem.ingest.port));
+    http.into_iter().chain([pod::port(HEALTH_PORT_NAME, HEALTH_PORT)]).collect()
 }
 
 fn probe(path: &str, period: i32, failures: i32) -> Probe {

@@ -248,7 +248,7 @@ fn readable(child: &Child) -> String {
             }
         }
     }
-    format!("---\n{}", serde_yaml::to_string(&digest::sorted(&body)).unwrap())
+    format!("---\n{}", serde_yaml::to_string(&redoubt_crds::sorted(&body)).unwrap())
 }
 
 fn compare(name: &str, text: &str) {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::world::World;
+use super::{Faults, world::World};
 use crate::{siem::testing, testing::api::State};
 
 /// A part of the story.
@@ -14,11 +14,12 @@ pub(super) struct Part {
     pub(super) comes_to: fn(&World),
     /// Secrets that are to be written over by it.
     pub(super) renews: &'static [&'static str],
+    pub(super) faults: Faults,
 }
 
 impl Part {
     fn new(name: &'static str, happens: fn(&mut State), comes_to: fn(&World)) -> Self {
-        Self { name, happens, comes_to, renews: &[] }
+        Self { name, happens, comes_to, renews: &[], faults: Faults::All }
     }
 }
 
@@ -76,7 +77,8 @@ spec:
 /// Servers of three nodes.
 pub(super) fn large() -> Vec<Part> {
     vec![
-        Part::new("appears", |state| make(state, LARGE), is_ready),
+        // All faults of the same calls are tried with the small one.
+        Part { faults: Faults::One, ..Part::new("appears", |state| make(state, LARGE), is_ready) },
         Part::new(
             "settings change",
             |state| {
@@ -175,7 +177,7 @@ fn edit_children(state: &mut State) {
     edit("secrets", "soc-ca", "/metadata/labels", json!({}));
     edit("networkpolicies", "soc-store", "/spec/ingress", json!([]));
     edit("configmaps", "soc-broker", "/metadata/ownerReferences", json!([]));
-    edit("statefulsets", "soc-broker", "/spec/replicas", json!(4));
+    edit("statefulsets", "soc-store-nodes", "/spec/replicas", json!(4));
     let mut add = |plural: &str, name: &str, pointer: &str, item: Value| {
         state.edit(plural, name, |live| live.pointer_mut(pointer).unwrap().as_array_mut().unwrap().insert(0, item));
     };
@@ -211,7 +213,7 @@ fn is_ready(world: &World) {
         .iter()
         .map(|condition| (condition["type"].as_str().unwrap(), condition["status"].as_str().unwrap()))
         .collect();
-    assert_eq!(said, [("Ready", "True"), ("Progressing", "False"), ("Degraded", "False"), ("RestartPending", "False")], "{conditions:#?}");
+    assert_eq!(said, [("Ready", "True"), ("Progressing", "False"), ("Degraded", "False"), ("RestartPending", "False")], "{conditions}");
     assert_eq!(seen["Elasticsearch"]["settings"], json!({}));
     assert_eq!(seen["Elasticsearch"]["withoutVote"], json!([]));
 }

@@ -1,7 +1,7 @@
 //! All that there is: the API server, what Kubernetes does, the servers, and an operator, which may be started anew.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard},
 };
 
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     siem::{
-        Context, Options,
+        Context, Options, digest,
         endpoint::{Connect, Line},
         look, testing,
     },
@@ -52,7 +52,8 @@ pub(super) struct Looked {
     pub(super) failure: Option<String>,
     /// Whether something was written, or something happened by itself.
     pub(super) moved: bool,
-    pub(super) calls: usize,
+    /// What was called, as method and place.
+    pub(super) calls: Vec<String>,
 }
 
 impl World {
@@ -78,10 +79,10 @@ impl World {
 
     /// The operator looks at the Siem once, and all others do what they do meanwhile.
     pub(super) async fn look(&mut self) -> Looked {
-        let (calls, version, now) = {
+        let (version, now) = {
             let mut state = self.api.state();
-            state.writes.clear();
-            (state.faults.calls, state.next_version(), state.now)
+            state.faults.log.clear();
+            (state.next_version(), state.now)
         };
         let siem: Option<DeserializeGuard<Siem>> =
             self.api.state().get("siems", "soc").map(|siem| serde_json::from_value(siem.clone()).unwrap());
@@ -91,17 +92,17 @@ impl World {
             failure = look(&siem, &self.operator, now).await.err().map(|error| error.to_string());
         }
         self.check_restarts(&before.state());
-        let looked_calls = self.api.state().faults.calls - calls;
+        let calls = self.api.state().faults.log.clone();
         if std::mem::take(&mut self.api.state().faults.ended) {
             self.operator = operator(&self.api, &self.servers);
         }
-        let wrote = !self.api.state().writes.is_empty();
+        let wrote = calls.iter().any(|call| is_write(call));
         let servers_before = format!("{:?}", self.servers());
         self.step();
         let mut state = self.api.state();
         state.now += PAUSE;
         let moved = wrote || state.next_version() != version + 1 || servers_before != format!("{:?}", self.servers());
-        Looked { failure, moved, calls: looked_calls }
+        Looked { failure, moved, calls }
     }
 
     /// All but the operator do what they do.
@@ -119,7 +120,8 @@ impl World {
     /// Nobody is restarted while another of its kind is away.
     fn check_restarts(&mut self, before: &State) {
         let state = self.api.state();
-        for pod in state.writes.iter().filter_map(|write| write.strip_prefix("DELETE pods ")) {
+        let pods = "DELETE /api/v1/namespaces/security/pods/";
+        for pod in state.faults.log.iter().filter_map(|call| call.strip_prefix(pods)) {
             let Some(there) = before.get("pods", pod).filter(|_| state.get("pods", pod).is_none_or(|pod| !is_ready(pod))) else { continue };
             *self.restarts.entry(pod.to_owned()).or_default() += 1;
             let component = |pod: &Value| pod["metadata"]["labels"]["app.kubernetes.io/component"].clone();
@@ -128,23 +130,51 @@ impl World {
         }
     }
 
-    /// Lets time go by until nothing more happens. Tells the world before each look, and the calls of that look, where it is asked to.
-    pub(super) async fn come_to_rest(&mut self, remember: bool) -> Vec<(Self, usize)> {
-        let (mut looks, mut quiet, mut failure) = (Vec::new(), 0, None);
-        for _ in 0..MOST_LOOKS {
-            let before = remember.then(|| self.fork());
+    /// Lets time go by until nothing more happens, and tells the world before each look, and the calls of that look.
+    pub(super) async fn come_to_rest(&mut self) -> Vec<(Self, Vec<String>)> {
+        let (mut looks, mut quiet) = (Vec::new(), 0);
+        while quiet < 2 {
+            let before = self.fork();
             let looked = self.look().await;
-            looks.extend(before.map(|before| (before, looked.calls)));
-            quiet = if looked.failure.is_none() && !looked.moved { quiet + 1 } else { 0 };
-            failure = looked.failure;
-            match quiet {
-                0 => {}
-                1 => self.api.state().now += LONG_PAUSE,
-                _ => return looks,
+            assert_eq!(looked.failure, None);
+            assert!(looks.len() < MOST_LOOKS, "does not come to rest: {:?} {:#?}", looked.calls, self.status());
+            looks.push((before, looked.calls));
+            quiet = if looked.moved { 0 } else { quiet + 1 };
+            if quiet == 1 {
+                self.api.state().now += LONG_PAUSE;
             }
         }
-        let state = self.api.state();
-        panic!("does not come to rest: {failure:?} {:?} {:#?}", state.writes, state.get("siems", "soc").map(|siem| &siem["status"]));
+        looks
+    }
+
+    /// Lets time go by until all is as it was once on a way that led to the end. A look that does not fail leaves all Secrets as they are
+    /// to be, so what is chance in them need not be compared.
+    pub(super) async fn find_the_way_back(&mut self, ways: &mut BTreeSet<String>) -> Result<(), String> {
+        let mut visited = Vec::new();
+        for number in 0..MOST_LOOKS {
+            let looked = self.look().await;
+            if looked.failure.is_none() {
+                let seen = self.fingerprint();
+                if ways.contains(&seen) {
+                    ways.extend(visited);
+                    return Ok(());
+                }
+                visited.push(seen);
+            }
+            if !looked.moved && number % 10 == 9 {
+                self.api.state().now += LONG_PAUSE;
+            }
+        }
+        Err(format!("finds no way back: {:#?}", self.status()))
+    }
+
+    /// What is to be seen, in short.
+    pub(super) fn fingerprint(&self) -> String {
+        digest::of_bytes(format!("{:?}", self.seen()).as_bytes())
+    }
+
+    fn status(&self) -> Option<Value> {
+        self.api.state().get("siems", "soc").map(|siem| siem["status"].clone())
     }
 
     /// What is to be seen in the end: everything but times, versions, and what is chance.
@@ -182,20 +212,11 @@ impl World {
         seen.insert("restarts".to_owned(), json!(self.restarts));
         seen
     }
+}
 
-    /// What is otherwise than in another world, word for word.
-    pub(super) fn changed_since(&self, other: &Self) -> String {
-        let (state, before) = (self.api.state(), other.api.state());
-        let mut changed = format!("{} {:?}", state.now, self.servers());
-        for (key, object) in &state.objects {
-            if before.objects.get(key).is_none_or(|there| !Arc::ptr_eq(there, object)) {
-                changed.push_str(&format!("{key:?} {}", object.body));
-            }
-        }
-        let gone = before.objects.keys().filter(|key| !state.objects.contains_key(*key));
-        changed.push_str(&format!("{:?}", gone.collect::<Vec<_>>()));
-        changed
-    }
+/// Whether a call changes something.
+pub(super) fn is_write(call: &str) -> bool {
+    !call.starts_with("GET ")
 }
 
 fn operator(api: &Api, servers: &Arc<Mutex<Servers>>) -> Context {
@@ -217,14 +238,14 @@ fn connect(api: Api, servers: Arc<Mutex<Servers>>) -> Connect {
 
 fn exchange(api: &Api, servers: &Arc<Mutex<Servers>>, address: &str, request: &Request) -> Result<Response, BoxError> {
     let mut state = api.state();
-    let fault = match state.faults.meet(|status| response((status, json!("it was to be refused")))) {
+    let fault = match state
+        .faults
+        .meet(format!("{} {}", request.method(), request.url()), |status| response((status, json!("it was to be refused"))))
+    {
         Ok(fault) => fault,
         Err(instead) => return instead,
     };
     let asked = read(request);
-    if *request.method() != reqwest::Method::GET {
-        state.writes.push(format!("{} {}", request.method(), request.url()));
-    }
     let pod = state.get("pods", &asked.pod).filter(|pod| pod["status"]["podIP"] == *address);
     let Some(component) = pod.map(|pod| pod["metadata"]["labels"]["app.kubernetes.io/component"].clone()) else {
         return Err("connection refused".into());

@@ -1,11 +1,10 @@
 //! `elasticsearch.yml`: what the operator sets, unless the Siem says otherwise.
 
-use redoubt_crds::in_cluster::STORE_PORT;
+use redoubt_crds::{in_cluster::STORE_PORT, sorted};
 use serde_json::{Map, Value, json};
 
 use super::{READINESS_PORT, TRANSPORT_PORT, role_name};
 use crate::siem::{
-    digest,
     owner::Owner,
     validate::{Set, Store},
 };
@@ -22,7 +21,7 @@ pub(crate) fn settings(owner: &Owner, store: &Store, set: &Set) -> String {
     all.retain(|key, _| !keys.contains(key));
     all.extend(theirs.clone());
     // The pods are restarted for another text, so it must not depend on how a map is kept.
-    let all = digest::sorted(&Value::Object(all));
+    let all = sorted(&Value::Object(all));
     // JSON is YAML too; this only reads better.
     serde_yaml::to_string(&all).unwrap_or_else(|_| all.to_string())
 }

@@ -4,17 +4,13 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::{
     api::{
-        apps::v1::{StatefulSet, StatefulSetSpec, StatefulSetUpdateStrategy},
+        apps::v1::StatefulSet,
         core::v1::{
-            ConfigMap, ConfigMapKeySelector, ConfigMapVolumeSource, Container, ContainerPort, EnvVar, EnvVarSource, KeyToPath, PodSpec,
-            PodTemplateSpec, Probe, ProjectedVolumeSource, SecretKeySelector, SecretProjection, Service, ServiceSpec, TCPSocketAction,
-            Volume, VolumeMount, VolumeProjection,
+            ConfigMap, ConfigMapKeySelector, ConfigMapVolumeSource, Container, EnvVar, EnvVarSource, PodSpec, PodTemplateSpec, Probe,
+            SecretKeySelector, Service, ServiceSpec, TCPSocketAction, Volume, VolumeMount,
         },
     },
-    apimachinery::pkg::{
-        apis::meta::v1::{LabelSelector, ObjectMeta},
-        util::intstr::IntOrString,
-    },
+    apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString},
 };
 use redoubt_crds::in_cluster::{CA_KEY, STORE_PORT};
 
@@ -22,18 +18,14 @@ use super::{DATA, MASTER, NODE_SET, READINESS_PORT, TRANSPORT_PORT, config, note
 use crate::siem::{
     build::{
         pod::{self, User},
-        service,
+        server, service,
     },
-    digest,
     owner::{Component, Owner},
-    template::{CONFIG, MadeFrom, Settled},
+    template::{MadeFrom, Settled},
     validate::{Set, Store},
-    volume,
 };
 
 const USER: User = User { user: 1000, group: 0, volumes: 1000 };
-/// Time for a node to stop, in seconds.
-const GRACE: i64 = 120;
 /// Keys of a set's ConfigMap.
 const SETTINGS: &str = "elasticsearch.yml";
 const INITIAL_MASTERS: &str = "initial-masters";
@@ -106,24 +98,8 @@ pub(crate) fn stateful_set(
     let cluster = cluster.map(|cluster| (super::CLUSTER.to_owned(), cluster.to_owned()));
     let security = (super::SECURITY.to_owned(), store.security.to_string());
     metadata.annotations = Some([note_roles(&set.spec.roles), security].into_iter().chain(cluster).collect());
-    let mut built = StatefulSet {
-        metadata,
-        spec: Some(StatefulSetSpec {
-            replicas: Some(i32::from(replicas)),
-            service_name: Some(owner.siem.store_nodes()),
-            selector: of_set(owner, &set.spec.name),
-            pod_management_policy: Some("Parallel".to_owned()),
-            update_strategy: Some(StatefulSetUpdateStrategy { type_: Some("OnDelete".to_owned()), rolling_update: None }),
-            persistent_volume_claim_retention_policy: Some(volume::retention(&set.volume)),
-            volume_claim_templates: Some(vec![volume::claim("data", &set.volume)]),
-            template: settled.made_from.template.clone(),
-            revision_history_limit: Some(3),
-            ..StatefulSetSpec::default()
-        }),
-        status: None,
-    };
-    settled.note(&mut built);
-    built
+    let pods = (owner.siem.store_nodes(), of_set(owner, &set.spec.name));
+    server::stateful_set(metadata, replicas, pods, &set.volume, settled)
 }
 
 fn of_set(owner: &Owner, set: &str) -> LabelSelector {
@@ -146,25 +122,14 @@ fn template(owner: &Owner, store: &Store, set: &Set, settings: &str) -> PodTempl
         pod::scratch("tmp", "1Gi"),
     ];
     volumes.extend(store.security.then(|| certificates(owner)));
-    PodTemplateSpec {
-        metadata: Some(ObjectMeta {
-            labels: Some(labels),
-            annotations: Some([(CONFIG.to_owned(), digest::of_bytes(settings.as_bytes()))].into()),
-            ..ObjectMeta::default()
-        }),
-        spec: Some(PodSpec {
-            service_account_name: Some(owner.siem.shared().store()),
-            automount_service_account_token: Some(false),
-            enable_service_links: Some(false),
-            security_context: Some(pod::pod_security(USER)),
-            affinity: Some(pod::apart(of_set(owner, &set.spec.name))),
-            termination_grace_period_seconds: Some(GRACE),
-            init_containers: Some(vec![lay_out(store, set)]),
-            containers: vec![container(owner, store, set)],
-            volumes: Some(volumes),
-            ..PodSpec::default()
-        }),
-    }
+    let identity = (owner.siem.shared().store(), USER, of_set(owner, &set.spec.name));
+    let spec = PodSpec {
+        init_containers: Some(vec![lay_out(store, set)]),
+        containers: vec![container(owner, store, set)],
+        volumes: Some(volumes),
+        ..PodSpec::default()
+    };
+    server::template(labels, settings, identity, spec)
 }
 
 fn lay_out(store: &Store, set: &Set) -> Container {
@@ -180,17 +145,11 @@ fn lay_out(store: &Store, set: &Set) -> Container {
 }
 
 fn container(owner: &Owner, store: &Store, set: &Set) -> Container {
-    let port = |name: &str, number: u16| ContainerPort {
-        name: Some(name.to_owned()),
-        container_port: i32::from(number),
-        protocol: Some("TCP".to_owned()),
-        ..ContainerPort::default()
-    };
     Container {
         name: "elasticsearch".to_owned(),
         image: Some(store.image.name.clone()),
         env: Some(environment(owner, store, set)),
-        ports: Some(vec![port("http", STORE_PORT), port("transport", TRANSPORT_PORT)]),
+        ports: Some(vec![pod::port("http", STORE_PORT), pod::port("transport", TRANSPORT_PORT)]),
         readiness_probe: Some(Probe {
             tcp_socket: Some(TCPSocketAction { port: IntOrString::Int(i32::from(READINESS_PORT)), host: None }),
             period_seconds: Some(5),
@@ -239,20 +198,15 @@ fn mounts(store: &Store) -> Vec<VolumeMount> {
 }
 
 fn files_of_config_map(name: String) -> Volume {
-    let settings = KeyToPath { key: SETTINGS.to_owned(), path: SETTINGS.to_owned(), mode: None };
-    let source = ConfigMapVolumeSource { name, items: Some(vec![settings]), default_mode: Some(0o444), optional: None };
+    let items = server::files(&[(SETTINGS, SETTINGS)]);
+    let source = ConfigMapVolumeSource { name, items, default_mode: Some(0o444), optional: None };
     Volume { name: "settings".to_owned(), config_map: Some(source), ..Volume::default() }
 }
 
 fn certificates(owner: &Owner) -> Volume {
-    let secret = |name: String, files: &[&str]| {
-        let items = files.iter().map(|file| KeyToPath { key: (*file).to_owned(), path: (*file).to_owned(), mode: None }).collect();
-        VolumeProjection { secret: Some(SecretProjection { name, items: Some(items), optional: None }), ..VolumeProjection::default() }
-    };
-    let sources = vec![secret(owner.siem.store_certificate(), &["tls.crt", "tls.key"]), secret(owner.siem.shared().authority(), &[CA_KEY])];
-    Volume {
-        name: "certificates".to_owned(),
-        projected: Some(ProjectedVolumeSource { default_mode: Some(0o440), sources: Some(sources) }),
-        ..Volume::default()
-    }
+    let sources = vec![
+        server::secret(owner.siem.store_certificate(), &[("tls.crt", "tls.crt"), ("tls.key", "tls.key")]),
+        server::secret(owner.siem.shared().authority(), &[(CA_KEY, CA_KEY)]),
+    ];
+    server::projected("certificates", sources)
 }
