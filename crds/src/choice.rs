@@ -7,7 +7,7 @@
 use schemars::{Schema, schema_for};
 use serde_json::{Value, json};
 
-use crate::{FieldType, Format, NodeRole, OnDelete, Severity, WatchlistMatch};
+use crate::{FieldType, Format, MonitorWhen, NodeRole, OnDelete, Severity, WatchlistMatch};
 
 const MEANINGS: &str = "x-meanings";
 
@@ -33,6 +33,7 @@ pub(crate) fn all() -> Vec<Vec<Meaning>> {
         schema_for!(WatchlistMatch),
         schema_for!(OnDelete),
         schema_for!(NodeRole),
+        schema_for!(MonitorWhen),
     ];
     enums.iter().filter_map(|schema| serde_json::from_value(schema.get(MEANINGS)?.clone()).ok()).collect()
 }
@@ -45,7 +46,7 @@ mod tests {
     fn every_word_of_every_enum_has_a_meaning() {
         let enums = all();
 
-        assert_eq!(enums.len(), 6);
+        assert_eq!(enums.len(), 7);
         for (word, meaning) in enums.iter().flatten() {
             assert!(!meaning.is_empty(), "{word}");
         }

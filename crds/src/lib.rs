@@ -15,11 +15,13 @@ mod alert_rule;
 mod choice;
 mod duration;
 mod enrichment;
+mod exposure;
 mod external;
 pub mod generate;
 pub mod in_cluster;
 mod log_source;
 mod managed;
+mod monitoring;
 mod object;
 mod response_action;
 mod rule;
@@ -34,11 +36,13 @@ mod workload;
 pub use alert_rule::{AlertRule, AlertRuleSpec, Exception, Matcher, RuleTest, RuleTestExpectation, Severity, Suppression, Threshold};
 pub use duration::{Duration, DurationError};
 pub use enrichment::{DropEvent, Enrichment, EnrichmentExpectation, EnrichmentSpec, EnrichmentTest, GeoIp, Lookup, VrlProgram};
+pub use exposure::{GatewayRef, HttpRouteExposure, IngressExposure};
 pub use external::{ClientTls, ExternalBroker, ExternalStore, Rollover};
 pub use log_source::{
     AmqpInput, FieldType, Format, HttpAuth, HttpInput, LogSource, LogSourceSpec, Quota, SigmaLogsource, SyslogInput, TypedField,
 };
 pub use managed::{ManagedBroker, ManagedStore, NodeRole, NodeSet};
+pub use monitoring::{MonitorWhen, MonitoringSpec};
 pub use object::Object;
 pub use response_action::{AlertSelector, LogAction, ResponseAction, ResponseActionSpec, Webhook};
 pub use secret::{BasicAuthSecretRef, SecretKeyRef, TlsSecretRef};
@@ -47,7 +51,7 @@ pub use status::{ConfigStatus, Operation, SiemStatus};
 pub use structural::sorted;
 pub use validate::{Violation, validate};
 pub use watchlist::{Watchlist, WatchlistEntry, WatchlistMatch, WatchlistSpec};
-pub use workload::{Autoscale, OnDelete, Quantity, Resources, Storage};
+pub use workload::{Autoscale, ExternalMetric, OnDelete, Quantity, Resources, Storage};
 
 /// The API group of every Redoubt resource.
 pub const GROUP: &str = "redoubt.dev";

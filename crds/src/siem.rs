@@ -4,7 +4,10 @@ use kube::CustomResource;
 use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 
-use crate::{Autoscale, Duration, ExternalBroker, ExternalStore, ManagedBroker, ManagedStore, Resources, SiemStatus, TlsSecretRef};
+use crate::{
+    Autoscale, Duration, ExternalBroker, ExternalStore, HttpRouteExposure, IngressExposure, ManagedBroker, ManagedStore, MonitoringSpec,
+    Resources, SiemStatus, TlsSecretRef,
+};
 
 /// One SIEM: where events are queued and kept, for how long, and how it listens. One a namespace; every other resource of the
 /// namespace belongs to it.
@@ -46,6 +49,9 @@ pub struct SiemSpec {
     /// How long what is stored stays.
     #[serde(default)]
     pub retention: Retention,
+    /// How a Prometheus in the cluster comes to know of the roles' metrics.
+    #[serde(default)]
+    pub monitoring: MonitoringSpec,
     /// The image of the roles in a cluster; without one, that of the operator's release.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
@@ -79,6 +85,12 @@ pub struct IngestSpec {
     pub replicas: u16,
     /// What each of them is given.
     pub resources: Resources,
+    /// In a cluster, lets senders in from outside by an Ingress.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ingress: Option<IngressExposure>,
+    /// In a cluster, lets senders in from outside by a route of the Gateway API.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http_route: Option<HttpRouteExposure>,
 }
 
 impl Default for IngestSpec {
@@ -90,6 +102,8 @@ impl Default for IngestSpec {
             max_event_bytes: 1 << 20,
             replicas: 2,
             resources: Resources::of("100m", "256Mi"),
+            ingress: None,
+            http_route: None,
         }
     }
 }

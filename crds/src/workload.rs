@@ -88,9 +88,11 @@ pub enum OnDelete {
     Delete,
 }
 
-/// How the number of pods follows the work.
+/// How the number of pods follows the work: by a HorizontalPodAutoscaler where a metric is named, by KEDA where the cluster has its
+/// ScaledObjects, and otherwise by the operator itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(transform = fewest_before_most)]
 pub struct Autoscale {
     /// The fewest pods.
     #[serde(default = "one")]
@@ -103,6 +105,26 @@ pub struct Autoscale {
     #[serde(default = "default_backlog")]
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub backlog_per_replica: u32,
+    /// What the cluster's metrics adapter calls the batches that wait: a HorizontalPodAutoscaler sees to the number of pods by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external_metric: Option<ExternalMetric>,
+}
+
+/// A metric of the external metrics API (`external.metrics.k8s.io`), all series of which are added.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ExternalMetric {
+    /// What the adapter calls it.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// The labels that its series must have.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 16, "additionalProperties" = {"type": "string", "maxLength": 63}))]
+    pub match_labels: BTreeMap<String, String>,
+}
+
+fn fewest_before_most(schema: &mut Schema) {
+    crate::rule::add(schema, "self.minReplicas <= self.maxReplicas", "minReplicas must not be more than maxReplicas");
 }
 
 const fn one() -> u16 {

@@ -14,6 +14,8 @@
 //! ([`broker`], [`store`]): the plan is made anew from what there is each time, so an operator that was killed in the middle goes on
 //! where it stopped. Nothing here waits: what is not possible yet is looked at again.
 //!
+//! Kinds that a cluster may lack ([`foreign`]) are not watched; all others wake it.
+//!
 //! Never happens here: a finalizer (all that a Siem has lies in its namespace and goes with it), a Secret in a log, a decision about a
 //! configuration resource.
 
@@ -30,6 +32,7 @@ mod digest;
 mod endpoint;
 #[cfg(test)]
 mod faults;
+mod foreign;
 mod member;
 mod name;
 mod owner;
@@ -56,8 +59,9 @@ use futures::StreamExt as _;
 use jiff::Timestamp;
 use k8s_openapi::api::{
     apps::v1::{Deployment, StatefulSet},
+    autoscaling::v2::HorizontalPodAutoscaler,
     core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount},
-    networking::v1::NetworkPolicy,
+    networking::v1::{Ingress, NetworkPolicy},
     policy::v1::PodDisruptionBudget,
     rbac::v1::{Role, RoleBinding},
 };
@@ -80,6 +84,7 @@ pub use crate::options::Images;
 use self::{
     dereference::Observed,
     endpoint::Connect,
+    foreign::{Foreign, Presence},
     owner::{Component, INSTANCE, MANAGED_BY, MANAGER},
     status::Known,
     validate::Valid,
@@ -144,6 +149,8 @@ struct Memory {
     /// Failures in a row.
     failures: u32,
     work: Option<autoscale::Memory>,
+    /// Which kinds of others are there.
+    foreign: Option<foreign::Memory>,
 }
 
 type Guarded = DeserializeGuard<Siem>;
@@ -203,6 +210,8 @@ fn watch(controller: Controller<Guarded>, place: &Place) -> Controller<Guarded> 
     let controller = watch_children::<PodDisruptionBudget>(controller, place);
     let controller = watch_children::<Deployment>(controller, place);
     let controller = watch_children::<StatefulSet>(controller, place);
+    let controller = watch_children::<HorizontalPodAutoscaler>(controller, place);
+    let controller = watch_children::<Ingress>(controller, place);
     watch_children::<Pod>(controller, place)
 }
 
@@ -237,7 +246,10 @@ async fn look(siem: &Guarded, context: &Context, now: Timestamp) -> Result<Actio
     let (name, namespace) = (meta.name.clone().unwrap_or_default(), meta.namespace.clone().unwrap_or_default());
     let (client, options) = (&context.client, &context.options);
 
-    let observed = dereference::dereference(client, &namespace, &name, now).await?;
+    let remembered = context.remember(&namespace, &name, |memory| memory.foreign.clone());
+    let (foreign, remembered) = foreign::discover(client, remembered, now).await;
+    context.remember(&namespace, &name, |memory| memory.foreign = Some(remembered));
+    let observed = dereference::dereference(client, &namespace, &name, foreign, now).await?;
     // As it is now, which may be newer than what woke us.
     let Some(siem) = observed.siems.iter().find(|there| there.metadata.name.as_ref() == Some(&name)) else {
         if let Err(invalid) = &siem.0 {
@@ -264,10 +276,14 @@ async fn look(siem: &Guarded, context: &Context, now: Timestamp) -> Result<Actio
     let secrets = secret::complete(&valid, &observed.children, renewed, now)?;
     let mut sizes = plans.sizes(&valid, &observed);
     sizes.process = context.autoscale(&valid, &observed).await;
+    let process = valid.owner.siem.shared().role(Component::Process.as_str());
+    sizes.process_is_scaled = is_left_to_others(&valid, &observed) && observed.scaled.contains(&process);
     let built = build::build(&valid, &observed.children, &secrets, &sizes, options.operator.as_ref());
     let mut applied = apply::apply(client, &valid.owner, &built, &observed.children).await;
     let all_stand = applied.failures.is_empty();
     applied.failures.extend(plans.carry_out(client, &valid, &observed, all_stand).await);
+    let aside = std::mem::take(&mut applied.aside);
+    applied.failures.extend(aside);
 
     let known = Known {
         valid: &valid,
@@ -285,12 +301,18 @@ async fn look(siem: &Guarded, context: &Context, now: Timestamp) -> Result<Actio
     context.succeeded(&namespace, &name);
     let pause = if !told.operations.is_empty() {
         SOON
-    } else if sizes.process.is_some() {
+    } else if sizes.process.is_some() && !is_left_to_others(&valid, &observed) {
         WORK
     } else {
         REST
     };
     Ok(Action::requeue(pause))
+}
+
+/// Whether a HorizontalPodAutoscaler sees to the number of pods that process events, ours or KEDA's, or may do so.
+fn is_left_to_others(valid: &Valid, observed: &Observed) -> bool {
+    let wanted = valid.siem.process.autoscale.as_ref();
+    wanted.is_some_and(|wanted| wanted.external_metric.is_some() || *observed.foreign.of(Foreign::ScaledObject) != Presence::Absent)
 }
 
 /// When to try again: the longer it has failed, the later.
@@ -327,6 +349,9 @@ impl Context {
         let (namespace, name) = (&valid.owner.namespace, valid.owner.siem.as_str());
         let live: Option<Deployment> = observed.children.get(&valid.owner.siem.shared().role(Component::Process.as_str()));
         let current = live.and_then(|live| live.spec?.replicas).and_then(|replicas| u16::try_from(replicas).ok()).unwrap_or_default();
+        if is_left_to_others(valid, observed) {
+            return Some(autoscale::leave(current, wanted));
+        }
         let waiting = autoscale::waiting(&self.connect, &observed.pods).await;
         let before = self.remember(namespace, name, |memory| memory.work);
         let (replicas, work) = autoscale::decide(current, waiting, wanted, before, observed.now);

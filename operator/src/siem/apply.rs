@@ -3,7 +3,7 @@
 //! What pods need comes before the pods, StatefulSets last; when all of it stands, what is no longer built is removed. What fails for one
 //! object keeps no other from being applied, with one exception: where a new Secret could not be written, what is in it is lost, and is
 //! made otherwise next time. So nothing that is made of Secrets or reads them comes to know it: no further Secret is written then, and no
-//! pod's template.
+//! pod's template. And what is made for others to read, such as an Ingress, may be refused by them, and holds up nothing.
 
 mod drift;
 
@@ -32,6 +32,14 @@ pub(crate) struct Applied {
     pub(crate) children: Children,
     /// What could not be applied, and why.
     pub(crate) failures: Vec<String>,
+    /// The same of what nothing of the SIEM depends on.
+    pub(crate) aside: Vec<String>,
+}
+
+impl Applied {
+    fn failed(&mut self, kind: &str, failure: String) {
+        if child::is_for_others(kind) { self.aside.push(failure) } else { self.failures.push(failure) }
+    }
 }
 
 /// Applies all of it, given what was there.
@@ -49,7 +57,7 @@ pub(crate) async fn apply(client: &Client, owner: &Owner, built: &Built, there: 
             }
             Err(error) => {
                 warn!(siem = owner.siem.as_str(), namespace = owner.namespace, kind = child.id.kind, name = child.id.name, %error, "not applied");
-                applied.failures.push(format!("{} {} cannot be applied: {}", child.id.kind, child.id.name, said(&error)));
+                applied.failed(&child.id.kind, format!("{} {} cannot be applied: {}", child.id.kind, child.id.name, said(&error)));
                 a_secret_is_lost |=
                     child.id.kind == "Secret" && there.0.get(&child.id).is_none_or(|live| live["data"] != child.body["data"]);
             }
@@ -80,14 +88,14 @@ async fn apply_one(client: &Client, owner: &Owner, child: &Child, there: &Childr
 async fn remove_orphans(client: &Client, owner: &Owner, built: &Built, there: &Children, applied: &mut Applied) {
     let wanted = |id: &Id| built.kept.contains(id) || built.children.iter().any(|child| child.id == *id);
     for (id, live) in there.0.iter().filter(|(id, live)| !wanted(id) && belongs(live, owner) && !is_going(live)) {
-        let Some(resource) = child::kinds().into_iter().find(|resource| resource.kind == id.kind) else { continue };
+        let Some(resource) = child::all_kinds().find(|resource| resource.kind == id.kind) else { continue };
         let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &owner.namespace, &resource);
         let uid = live["metadata"]["uid"].as_str().map(str::to_owned);
         let params = DeleteParams::background().preconditions(Preconditions { uid, resource_version: None });
         match api.delete(&id.name, &params).await {
             Ok(_) => info!(siem = owner.siem.as_str(), namespace = owner.namespace, kind = id.kind, name = id.name, "removed"),
             Err(error) if is_gone(&error) => {}
-            Err(error) => applied.failures.push(format!("{} {} cannot be removed: {}", id.kind, id.name, said(&error))),
+            Err(error) => applied.failed(&id.kind, format!("{} {} cannot be removed: {}", id.kind, id.name, said(&error))),
         }
     }
 }

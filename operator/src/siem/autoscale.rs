@@ -2,6 +2,10 @@
 //!
 //! The workers tell how many batches wait (`redoubt_queue_messages` of the topic `events`). More pods come at once, at most twice as many at
 //! a time; fewer come one by one, each when for five minutes fewer would have been enough. While no worker tells, nothing changes.
+//!
+//! Where the Siem names a metric, a HorizontalPodAutoscaler does this by the same numbers; where the cluster has KEDA, its ScaledObject. The
+//! operator keeps out of it: it applies the number that is there until the other has written one, and none from then on. To leave it out at
+//! once would be to set it to one.
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
@@ -14,10 +18,12 @@ use super::{
 };
 
 /// How long fewer pods must have been enough.
-const CALM: SignedDuration = SignedDuration::from_mins(5);
+pub(crate) const CALM: SignedDuration = SignedDuration::from_mins(5);
 /// What a worker calls the batches that wait.
 const METRIC: &str = "redoubt_queue_messages{";
 const TOPIC: &str = "topic=\"events\"";
+/// The same, as Prometheus selects it.
+pub(crate) const SERIES: &str = "redoubt_queue_messages{topic=\"events\",subscription=\"process\"}";
 
 /// What is remembered of a Siem between two looks. An operator that starts anew waits for a calm of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +34,7 @@ pub(crate) struct Memory {
 
 /// The number of pods from now on.
 pub(crate) fn decide(current: u16, waiting: Option<u64>, wanted: &Autoscale, memory: Option<Memory>, now: Timestamp) -> (u16, Memory) {
-    let (least, most) = (wanted.min_replicas, wanted.max_replicas.max(wanted.min_replicas));
+    let (least, most) = bounds(wanted);
     let busy = memory.map_or(now, |memory| memory.busy);
     let bounded = current.clamp(least, most);
     let Some(waiting) = waiting else { return (bounded, Memory { busy }) };
@@ -44,6 +50,17 @@ pub(crate) fn decide(current: u16, waiting: Option<u64>, wanted: &Autoscale, mem
         return (bounded, Memory { busy });
     }
     (bounded - 1, Memory { busy: now })
+}
+
+/// The fewest and the most pods.
+pub(crate) fn bounds(wanted: &Autoscale) -> (u16, u16) {
+    (wanted.min_replicas, wanted.max_replicas.max(wanted.min_replicas))
+}
+
+/// The number of pods that is applied while it is another's to decide, who may have written it or not.
+pub(crate) fn leave(current: u16, wanted: &Autoscale) -> u16 {
+    // None at all is nobody's decision: it is a Deployment that is not there yet.
+    if current == 0 { bounds(wanted).0 } else { current }
 }
 
 /// Batches that wait, as the first worker tells that answers.
@@ -77,7 +94,7 @@ mod tests {
     use crate::siem::testing::now;
 
     fn wanted() -> Autoscale {
-        Autoscale { min_replicas: 2, max_replicas: 10, backlog_per_replica: 100 }
+        Autoscale { min_replicas: 2, max_replicas: 10, backlog_per_replica: 100, external_metric: None }
     }
 
     #[test]

@@ -2,9 +2,12 @@
 
 pub(crate) mod access;
 pub(crate) mod disruption;
+pub(crate) mod exposure;
+pub(crate) mod monitoring;
 pub(crate) mod network;
 pub(crate) mod pod;
 pub(crate) mod role;
+pub(crate) mod scaling;
 pub(crate) mod server;
 pub(crate) mod service;
 
@@ -53,6 +56,8 @@ pub(crate) struct Built {
 pub(crate) struct Sizes {
     /// Pods that process events, where the work says how many.
     pub(crate) process: Option<u16>,
+    /// Whether their number is somebody else's, who has written it.
+    pub(crate) process_is_scaled: bool,
     /// Whether roles that are not there wait for RabbitMQ.
     pub(crate) roles_wait: bool,
     /// Replicas of node sets, where they are not what the Siem says: a set that becomes smaller does so when its data has moved.
@@ -77,7 +82,16 @@ pub(crate) fn build(valid: &Valid, there: &Children, secrets: &[Secret], sizes: 
     built.add(&disruption::budgets(valid));
     let mut roles = role::deployments(valid, held_settings(valid, there).as_ref(), sizes.process);
     roles.retain(|role| !sizes.roles_wait || role.metadata.name.as_ref().is_some_and(|name| there.get::<Deployment>(name).is_some()));
+    if sizes.process_is_scaled {
+        scaling::leave_replicas(valid, &mut roles);
+    }
     built.add(&roles);
+    built.add(scaling::autoscaler(valid).as_slice());
+    built.add(exposure::ingress(valid).as_slice());
+    built.children.extend(exposure::route(valid));
+    built.children.extend(monitoring::pod_monitor(valid));
+    built.add(scaling::service(valid).as_slice());
+    built.children.extend(scaling::scaled_object(valid));
     if let Some(broker) = &valid.broker {
         built.add_broker(valid, broker, there, sizes);
     }
@@ -87,7 +101,7 @@ pub(crate) fn build(valid: &Valid, there: &Children, secrets: &[Secret], sizes: 
     for set in &sizes.old_sets {
         built.kept.extend([Id::of::<StatefulSet>(set), Id::of::<ConfigMap>(set)]);
     }
-    let kinds = super::child::kinds().map(|resource| resource.kind);
+    let kinds: Vec<String> = super::child::all_kinds().map(|resource| resource.kind).collect();
     built.children.sort_by_key(|child| kinds.iter().position(|kind| *kind == child.id.kind));
     built
 }

@@ -2,18 +2,21 @@
 
 use kube::{
     Resource,
-    api::{ApiResource, DynamicObject},
+    api::{ApiResource, DynamicObject, ObjectMeta},
 };
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use k8s_openapi::api::{
     apps::v1::{Deployment, StatefulSet},
+    autoscaling::v2::HorizontalPodAutoscaler,
     core::v1::{ConfigMap, Secret, Service, ServiceAccount},
-    networking::v1::NetworkPolicy,
+    networking::v1::{Ingress, NetworkPolicy},
     policy::v1::PodDisruptionBudget,
     rbac::v1::{Role, RoleBinding},
 };
+
+use super::foreign::Foreign;
 
 /// Which object it is, within its namespace.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,6 +47,14 @@ impl Child {
         let body = serde_json::to_value(object).expect("plain data can be written as JSON");
         Self { id: Id { kind: resource.kind.clone(), name }, resource, body }
     }
+
+    /// An object of a kind that others define.
+    pub(crate) fn foreign(kind: Foreign, metadata: &ObjectMeta, spec: &Value) -> Self {
+        let resource = kind.resource();
+        let name = metadata.name.clone().unwrap_or_default();
+        let body = json!({"apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata, "spec": spec});
+        Self { id: Id { kind: resource.kind.clone(), name }, resource, body }
+    }
 }
 
 impl Id {
@@ -58,8 +69,9 @@ impl Id {
     }
 }
 
-/// The kinds of children, in the order in which they are applied: what pods need comes before the pods, and StatefulSets come last.
-pub(crate) fn kinds() -> [ApiResource; 10] {
+/// The kinds of children that every cluster has, in the order in which they are applied: what pods need comes before the pods, and
+/// StatefulSets come last of what the SIEM itself needs.
+pub(crate) fn kinds() -> [ApiResource; 12] {
     [
         ApiResource::erase::<ServiceAccount>(&()),
         ApiResource::erase::<Role>(&()),
@@ -71,5 +83,45 @@ pub(crate) fn kinds() -> [ApiResource; 10] {
         ApiResource::erase::<PodDisruptionBudget>(&()),
         ApiResource::erase::<Deployment>(&()),
         ApiResource::erase::<StatefulSet>(&()),
+        ApiResource::erase::<HorizontalPodAutoscaler>(&()),
+        ApiResource::erase::<Ingress>(&()),
     ]
+}
+
+/// All kinds of children, in the order in which they are applied: those that not every cluster has come after the others.
+pub(crate) fn all_kinds() -> impl Iterator<Item = ApiResource> {
+    kinds().into_iter().chain(Foreign::ALL.map(Foreign::resource))
+}
+
+/// Whether nothing of the SIEM depends on objects of this kind: they are for others to read, and somebody's webhooks may
+/// refuse them.
+pub(crate) fn is_for_others(kind: &str) -> bool {
+    ["HorizontalPodAutoscaler", "Ingress"].contains(&kind) || Foreign::ALL.into_iter().any(|foreign| foreign.resource().kind == kind)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::permissions::permissions;
+
+    #[test]
+    fn the_operator_may_do_with_each_kind_what_it_does() {
+        let may = |verb: &str, resource: &ApiResource| {
+            permissions()
+                .iter()
+                .any(|permission| (&permission.group, &permission.resource, &*permission.verb) == (&resource.group, &resource.plural, verb))
+        };
+
+        for resource in all_kinds() {
+            for verb in ["list", "create", "patch", "delete"] {
+                assert!(may(verb, &resource), "{verb} {}", resource.plural);
+            }
+        }
+        for resource in kinds() {
+            assert!(may("watch", &resource), "{}", resource.plural);
+        }
+        for resource in Foreign::ALL.map(Foreign::resource) {
+            assert!(!may("watch", &resource) && !may("get", &resource), "{}: that is not needed", resource.plural);
+        }
+    }
 }

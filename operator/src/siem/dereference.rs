@@ -4,7 +4,7 @@
 //! [`store::observe`](super::store::observe), since that needs the Secrets which are read here.
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     path::Path,
 };
 
@@ -23,9 +23,12 @@ use redoubt_crds::{LogSource, ResponseAction, Siem};
 use redoubt_engine::resource::{self, Spec};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tracing::warn;
 
 use super::{
+    apply::said,
     child::{self, Id},
+    foreign::{Presence, Presences},
     name,
     owner::{INSTANCE, MANAGED_BY, MANAGER},
 };
@@ -58,6 +61,10 @@ pub(crate) struct Observed {
     pub(crate) pods: Vec<Pod>,
     /// The volumes of those that have some.
     pub(crate) claims: Vec<PersistentVolumeClaim>,
+    /// Which kinds of others are there.
+    pub(crate) foreign: Presences,
+    /// Deployments whose number of pods somebody else has written too.
+    pub(crate) scaled: BTreeSet<String>,
     /// When it was read.
     pub(crate) now: Timestamp,
 }
@@ -93,11 +100,17 @@ impl Children {
 }
 
 /// Reads all of it.
-pub(crate) async fn dereference(client: &Client, namespace: &str, siem: &str, now: Timestamp) -> Result<Observed, Unreadable> {
+pub(crate) async fn dereference(
+    client: &Client,
+    namespace: &str,
+    siem: &str,
+    foreign: Presences,
+    now: Timestamp,
+) -> Result<Observed, Unreadable> {
     let ours = ListParams::default().labels(&format!("{MANAGED_BY}={MANAGER},{INSTANCE}={siem}"));
     let last_good = ListParams::default().labels(LAST_GOOD);
     let all = ListParams::default();
-    let (siems, sources, actions, last_good, pods, claims, mut children) = tokio::try_join!(
+    let (siems, sources, actions, last_good, pods, claims, (mut children, scaled)) = tokio::try_join!(
         list::<Siem>(client, namespace, &all),
         list::<LogSource>(client, namespace, &all),
         list::<ResponseAction>(client, namespace, &all),
@@ -107,13 +120,14 @@ pub(crate) async fn dereference(client: &Client, namespace: &str, siem: &str, no
         list_children(client, namespace, &ours),
     )?;
     find_secrets(client, namespace, siem, &mut children).await?;
+    let foreign = list_foreign(client, namespace, &ours, foreign, &mut children).await;
     children.check::<Secret>()?;
     children.check::<StatefulSet>()?;
     children.check::<Deployment>()?;
     let mut resources: Vec<Spec> = sources.into_iter().map(|source| Spec::LogSource(Box::new(source.spec))).collect();
     resources.extend(actions.into_iter().map(|action| Spec::ResponseAction(action.spec)));
     resources.extend(last_good.iter().flat_map(kept_version));
-    Ok(Observed { siems, resources, children, pods, claims, now })
+    Ok(Observed { siems, resources, children, pods, claims, foreign, scaled, now })
 }
 
 /// The objects of one kind. One that cannot be read is for its own controller to tell of, and keeps nobody from the others.
@@ -126,13 +140,59 @@ where
     Ok(found.items.into_iter().filter_map(|item| item.0.ok()).collect())
 }
 
-async fn list_children(client: &Client, namespace: &str, params: &ListParams) -> Result<Children, Unreadable> {
+async fn list_children(client: &Client, namespace: &str, params: &ListParams) -> Result<(Children, BTreeSet<String>), Unreadable> {
     let lists = child::kinds().into_iter().map(|resource| async move {
         let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
         let found = api.list(params).await.map_err(|source| Unreadable::NoAnswer { what: resource.plural.clone(), source })?;
-        Ok(found.items.into_iter().map(|object| (Id::read(&resource, &object), plain(&resource, object))).collect::<Vec<_>>())
+        let read = |object: DynamicObject| {
+            let (id, is_scaled) = (Id::read(&resource, &object), is_scaled_by_others(&object));
+            (id, plain(&resource, object), is_scaled)
+        };
+        Ok(found.items.into_iter().map(read).collect::<Vec<_>>())
     });
-    Ok(Children(try_join_all(lists).await?.into_iter().flatten().collect()))
+    let (mut children, mut scaled) = (Children::default(), BTreeSet::new());
+    for (id, body, is_scaled) in try_join_all(lists).await?.into_iter().flatten() {
+        if is_scaled && id.kind == "Deployment" {
+            scaled.insert(id.name.clone());
+        }
+        children.0.insert(id, body);
+    }
+    Ok((children, scaled))
+}
+
+/// What there is of the kinds of others. One that cannot be listed is as good as unknown, and keeps nobody from the rest.
+async fn list_foreign(
+    client: &Client,
+    namespace: &str,
+    params: &ListParams,
+    mut presences: Presences,
+    children: &mut Children,
+) -> Presences {
+    for foreign in presences.served().collect::<Vec<_>>() {
+        let resource = foreign.resource();
+        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
+        match api.list(params).await {
+            Ok(found) => {
+                children.0.extend(found.items.into_iter().map(|object| (Id::read(&resource, &object), plain(&resource, object))));
+            }
+            // It has gone since it was asked for.
+            Err(kube::Error::Api(status)) if status.code == 404 => {
+                presences.0.insert(foreign, Presence::Absent);
+            }
+            Err(error) => {
+                warn!(namespace, kind = resource.kind, %error, "cannot be listed");
+                presences.0.insert(foreign, Presence::Unknown(said(&error)));
+            }
+        }
+    }
+    presences
+}
+
+/// Whether somebody besides the operator has written how many pods there are.
+fn is_scaled_by_others(object: &DynamicObject) -> bool {
+    let entries = object.metadata.managed_fields.iter().flatten();
+    let of_others = entries.filter(|entry| entry.manager.as_deref() != Some(MANAGER));
+    of_others.filter_map(|entry| entry.fields_v1.as_ref()).any(|fields| fields.0.pointer("/f:spec/f:replicas").is_some())
 }
 
 /// Secrets are made once. One whose labels somebody has taken away must be found too, or it would be made again.

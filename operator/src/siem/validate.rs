@@ -7,11 +7,12 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
-use redoubt_crds::{NodeRole, NodeSet, OnDelete, Resources, Siem, SiemSpec, Storage, in_cluster};
+use redoubt_crds::{MonitorWhen, NodeRole, NodeSet, OnDelete, Resources, Siem, SiemSpec, Storage, in_cluster};
 
 use super::{
     Images,
     dereference::Observed,
+    foreign::{Foreign, Presence, Presences},
     member,
     name::{SiemName, UnusableName},
     owner::Owner,
@@ -37,6 +38,8 @@ pub(crate) struct Valid {
     pub(crate) broker: Option<Broker>,
     /// The Elasticsearch to run.
     pub(crate) store: Option<Store>,
+    /// Kinds of others of which there is to be an object, and can be.
+    pub(crate) foreign: BTreeSet<Foreign>,
     /// What the Siem asks for in vain.
     pub(crate) objections: Vec<Objection>,
 }
@@ -137,6 +140,10 @@ pub(crate) enum Objection {
     SecurityCannotChange { to: bool },
     #[error("{field} cannot lose {lost}: the nodes hold what that role is for; add a set without it, and then take this one away")]
     RoleCannotGo { field: String, lost: String },
+    #[error("{field}: the cluster has no {kind}: {remedy}; all else goes on")]
+    KindIsMissing { field: &'static str, kind: String, remedy: &'static str },
+    #[error("{field}: it cannot be told whether the cluster has a {kind}: {why}; what there is of it stays as it is")]
+    KindIsUnknown { field: &'static str, kind: String, why: String },
 }
 
 impl Objection {
@@ -148,6 +155,8 @@ impl Objection {
             Self::ClassCannotChange { .. } => "ClassCannotChange",
             Self::RoleCannotGo { .. } => "RoleCannotGo",
             Self::SecurityCannotChange { .. } => "SecurityCannotChange",
+            Self::KindIsMissing { .. } => "KindIsMissing",
+            Self::KindIsUnknown { .. } => "KindIsUnknown",
         }
     }
 }
@@ -197,6 +206,7 @@ pub(crate) fn validate(siem: &Siem, prepared: Prepared, observed: &Observed, ima
         }
         None => None,
     };
+    let foreign = foreign(&siem.spec, &observed.foreign, &mut objections);
     Ok(Valid {
         owner: Owner {
             siem: name,
@@ -210,8 +220,34 @@ pub(crate) fn validate(siem: &Siem, prepared: Prepared, observed: &Observed, ima
         sources: prepared.sources,
         broker,
         store,
+        foreign,
         objections,
     })
+}
+
+/// Of which kinds of others there is to be an object. What the Siem asks for by name and cannot have, it is told of.
+fn foreign(spec: &SiemSpec, presences: &Presences, objections: &mut Vec<Objection>) -> BTreeSet<Foreign> {
+    let monitoring = spec.monitoring.when;
+    let wanted = [
+        (Foreign::HttpRoute, spec.ingest.http_route.is_some(), Some("spec.ingest.httpRoute")),
+        (Foreign::PodMonitor, monitoring != MonitorWhen::Never, (monitoring == MonitorWhen::Always).then_some("spec.monitoring.when")),
+        // Without it, the operator does the same itself.
+        (Foreign::ScaledObject, spec.process.autoscale.as_ref().is_some_and(|wanted| wanted.external_metric.is_none()), None),
+    ];
+    let mut made = BTreeSet::new();
+    for (foreign, _, field) in wanted.into_iter().filter(|(_, wanted, _)| *wanted) {
+        let resource = foreign.resource();
+        let kind = format!("{} ({})", resource.kind, resource.api_version);
+        match (presences.of(foreign), field) {
+            (Presence::Served, _) => {
+                made.insert(foreign);
+            }
+            (_, None) => {}
+            (Presence::Absent, Some(field)) => objections.push(Objection::KindIsMissing { field, kind, remedy: foreign.remedy() }),
+            (Presence::Unknown(why), Some(field)) => objections.push(Objection::KindIsUnknown { field, kind, why: why.clone() }),
+        }
+    }
+    made
 }
 
 /// The Siem that counts in this one's stead: the one that was there first, by name where that is not to be told. One that is being

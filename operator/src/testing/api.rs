@@ -30,6 +30,10 @@ pub(crate) struct State {
     /// Secrets whose `data` was written over.
     pub(crate) overwritten: Vec<String>,
     pub(crate) now: Timestamp,
+    /// What discovery tells besides the kinds that are always there: by group and version, the plurals.
+    pub(crate) served: BTreeMap<String, Vec<String>>,
+    /// How discovery fails, if it does.
+    pub(crate) discovery_fails: Option<StatusCode>,
     version: u64,
 }
 
@@ -129,6 +133,22 @@ impl State {
         self.put(plural, name, body)
     }
 
+    /// Somebody scales an object, as a HorizontalPodAutoscaler does, and is noted for it.
+    pub(crate) fn scale(&mut self, plural: &str, name: &str, replicas: u32) {
+        let by = json!([{"manager": "kube-controller-manager", "operation": "Update", "subresource": "scale", "apiVersion": "apps/v1",
+            "fieldsType": "FieldsV1", "fieldsV1": {"f:spec": {"f:replicas": {}}}}]);
+        self.edit(plural, name, |live| {
+            live["spec"]["replicas"] = json!(replicas);
+            live["metadata"]["managedFields"] = by;
+        });
+    }
+
+    /// What a manager applies of an object.
+    pub(crate) fn applied_by(&self, plural: &str, name: &str, manager: &str) -> Value {
+        let object = self.objects.get(&(plural.to_owned(), name.to_owned()));
+        object.and_then(|object| object.applied.get(manager)).cloned().unwrap_or_default()
+    }
+
     pub(crate) fn remove(&mut self, plural: &str, name: &str) -> Option<Value> {
         self.objects.remove(&(plural.to_owned(), name.to_owned())).map(|object| object.body.clone())
     }
@@ -159,6 +179,9 @@ impl State {
 
     fn serve(&mut self, method: &Method, url: &reqwest::Url, headers: &HeaderMap, body: &Value) -> Served {
         let parts: Vec<&str> = url.path().split('/').skip(1).collect();
+        if let ["apis", group, version] = parts.as_slice() {
+            return self.discover(&format!("{group}/{version}"));
+        }
         let (version, rest) = match parts.as_slice() {
             ["api", "v1", "namespaces", _, rest @ ..] => ("v1".to_owned(), rest),
             ["apis", group, version, "namespaces", _, rest @ ..] => (format!("{group}/{version}"), rest),
@@ -193,6 +216,16 @@ impl State {
             (&Method::DELETE, Some(name)) => self.delete(target.plural, name, body),
             _ => panic!("the operator is not expected to call {method} {url}"),
         }
+    }
+
+    fn discover(&self, version: &str) -> Served {
+        if let Some(status) = self.discovery_fails {
+            return Err((status, "discovery is not available".to_owned()));
+        }
+        let plurals = self.served.get(version).ok_or_else(|| not_found(version))?;
+        let resource = |plural: &String| json!({"name": plural, "singularName": "", "namespaced": true, "kind": "", "verbs": ["list"]});
+        let resources: Vec<Value> = plurals.iter().map(resource).collect();
+        Ok(json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": version, "resources": resources}))
     }
 
     fn list(&self, version: &str, plural: &str, selector: &str) -> Value {

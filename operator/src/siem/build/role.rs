@@ -25,6 +25,8 @@ use crate::siem::{
 
 /// Port of `/healthz`, `/readyz` and `/metrics` of every role, plain HTTP.
 pub(crate) const HEALTH_PORT: u16 = 8081;
+/// What pods call that port.
+pub(crate) const HEALTH_PORT_NAME: &str = "health";
 /// The annotation of a pod that tells which settings it read at its start.
 pub(crate) const SETTINGS: &str = "redoubt.dev/settings";
 /// Where the workers keep copies of the Secrets that resources refer to, in memory.
@@ -180,7 +182,7 @@ fn container(siem: &SiemSpec, image: &str, role: Component) -> Container {
 /// Ports are for information, and a change of them would replace the pods: those of syslog come and go, so they are not among them.
 fn ports(siem: &SiemSpec, role: Component) -> Vec<ContainerPort> {
     let http = (role == Component::Ingest).then(|| pod::port("http", siem.ingest.port));
-    http.into_iter().chain([pod::port("health", HEALTH_PORT)]).collect()
+    http.into_iter().chain([pod::port(HEALTH_PORT_NAME, HEALTH_PORT)]).collect()
 }
 
 fn probe(path: &str, period: i32, failures: i32) -> Probe {

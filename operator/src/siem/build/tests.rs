@@ -14,6 +14,7 @@ use crate::siem::{
     child::Child,
     dereference::{Children, Observed},
     digest,
+    foreign::{Foreign, Presence, Presences},
     testing::{as_applied, build, siem, siem_of, source, valid},
 };
 
@@ -38,10 +39,12 @@ fn external() -> redoubt_crds::Siem {
 #[test]
 fn manifests_are_those_in_the_golden_files() {
     let observed = Observed { resources: vec![source(SYSLOG)], ..Observed::default() };
-    let siems = [("quickstart", siem(QUICKSTART)), ("production", siem(PRODUCTION)), ("external", external())];
+    let everything = Observed { foreign: Presences(Foreign::ALL.map(|kind| (kind, Presence::Served)).into()), ..observed.clone() };
+    let siems =
+        [("quickstart", siem(QUICKSTART), &observed), ("production", siem(PRODUCTION), &everything), ("external", external(), &observed)];
 
-    for (name, siem) in siems {
-        let (built, _) = build(&siem, &observed);
+    for (name, siem, observed) in siems {
+        let (built, _) = build(&siem, observed);
 
         compare(name, &built.children.iter().map(readable).collect::<String>());
     }

@@ -33,7 +33,7 @@ fn world() -> World {
     }
     World {
         valid: valid(&siem, &Observed::default()).unwrap(),
-        applied: Applied { children, failures: Vec::new() },
+        applied: Applied { aside: Vec::new(), children, failures: Vec::new() },
         built,
         siem,
         pods: ["soc-broker-0", "soc-store-nodes-0"]
