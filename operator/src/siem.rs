@@ -14,8 +14,6 @@
 //! ([`broker`], [`store`]): the plan is made anew from what there is each time, so an operator that was killed in the middle goes on
 //! where it stopped. Nothing here waits: what is not possible yet is looked at again.
 //!
-//! Kinds that a cluster may lack ([`foreign`]) are not watched; all others wake it.
-//!
 //! Never happens here: a finalizer (all that a Siem has lies in its namespace and goes with it), a Secret in a log, a decision about a
 //! configuration resource.
 
@@ -55,7 +53,7 @@ use std::{
     time::Duration,
 };
 
-use futures::StreamExt as _;
+use futures::{StreamExt as _, future};
 use jiff::Timestamp;
 use k8s_openapi::api::{
     apps::v1::{Deployment, StatefulSet},
@@ -65,6 +63,7 @@ use k8s_openapi::api::{
     policy::v1::PodDisruptionBudget,
     rbac::v1::{Role, RoleBinding},
 };
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{
     Api, Client, Resource,
     api::PartialObjectMeta,
@@ -212,7 +211,11 @@ fn watch(controller: Controller<Guarded>, place: &Place) -> Controller<Guarded> 
     let controller = watch_children::<StatefulSet>(controller, place);
     let controller = watch_children::<HorizontalPodAutoscaler>(controller, place);
     let controller = watch_children::<Ingress>(controller, place);
-    watch_children::<Pod>(controller, place)
+    let controller = watch_children::<Pod>(controller, place);
+    Foreign::ALL.into_iter().fold(controller, |controller, kind| {
+        let touched = foreign::watch::touched(place, kind, ours());
+        controller.reconcile_on(touched.filter_map(|child| future::ready(siem_of(&child.metadata))))
+    })
 }
 
 /// Only what tells them apart is watched: whatever they hold is read when it is needed.
@@ -220,11 +223,18 @@ fn watch_children<K>(controller: Controller<Guarded>, place: &Place) -> Controll
 where
     K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let ours = watcher::Config::default().labels(&format!("{MANAGED_BY}={MANAGER},{INSTANCE}"));
-    controller.watches(place.all::<PartialObjectMeta<K>>(), ours, |child: PartialObjectMeta<K>| {
-        let siem = child.metadata.labels.as_ref().and_then(|labels| labels.get(INSTANCE)).cloned();
-        Some(ObjectRef::new(&siem?).within(child.metadata.namespace.as_deref()?))
-    })
+    controller.watches(place.all::<PartialObjectMeta<K>>(), ours(), |child: PartialObjectMeta<K>| siem_of(&child.metadata))
+}
+
+/// Objects of all Siems.
+fn ours() -> watcher::Config {
+    watcher::Config::default().labels(&format!("{MANAGED_BY}={MANAGER},{INSTANCE}"))
+}
+
+/// Whose object it is.
+fn siem_of(child: &ObjectMeta) -> Option<ObjectRef<Guarded>> {
+    let siem = child.labels.as_ref()?.get(INSTANCE)?;
+    Some(ObjectRef::new(siem).within(child.namespace.as_deref()?))
 }
 
 /// Wakes all Siems of a namespace.

@@ -2,8 +2,9 @@
 //! ScaledObject of KEDA.
 //!
 //! Whether they are there is asked of the API server's discovery, and remembered for [`AGE`]. While it gives no answer, what was known
-//! before holds; where nothing was known, nothing is made, changed or removed. They are not watched, since a watch of a kind that is not
-//! there fails for ever: what somebody does to their objects is seen at the next look.
+//! before holds; where nothing was known, nothing is made, changed or removed. Those that are there are watched ([`watch`]).
+
+pub(crate) mod watch;
 
 use std::collections::BTreeMap;
 
