@@ -48,17 +48,17 @@ cluster-up: ## Start a real Kubernetes of one node for development, and leave it
 cluster-down: ## End it, with all that runs on it
 	@tests/cluster/cluster down target/cluster
 
-test-cluster: test-cluster-short ## All checks that need a Kubernetes: it itself, images, the chart, the operator, many rules, upgrades, chaos
+test-cluster: test-cluster-short ## All checks that need a Kubernetes: those, the images, and each process by itself at the API
+	@tests/images/selftest
 	@tests/cluster/api
+
+test-cluster-short: setup-servers ## Those of them that run on each change: it itself, the chart, the operator, many rules, upgrades, chaos
+	@tests/cluster/selftest
+	@tests/cluster/packaging
+	@tests/cluster/operator
 	@tests/cluster/scale
 	@tests/cluster/upgrade
 	@tests/cluster/chaos
-
-test-cluster-short: setup-servers ## Those of them that take a quarter of an hour: from nothing to a running SIEM and back
-	@tests/cluster/selftest
-	@tests/images/selftest
-	@tests/cluster/packaging
-	@tests/cluster/operator
 
 bench: setup-servers ## Measure the engine beside bare rule matching, and the whole path from HTTP to the store (needs the corpora)
 	$(CARGO) bench --workspace --locked --bench engine

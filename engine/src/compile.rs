@@ -43,6 +43,8 @@ pub struct Input {
     pub apart: BTreeSet<(Kind, String)>,
     /// Bytes that resources refer to by path.
     pub assets: Assets,
+    /// Whether matches are only counted here, and found elsewhere: rules are judged all the same, and what finds them is not kept.
+    pub counts_only: bool,
 }
 
 /// How the tests of one resource went.
@@ -189,8 +191,8 @@ pub struct Judgement {
 /// can be judged one by one in little memory.
 #[must_use]
 pub fn judge(resource: &Resource) -> Judgement {
-    let assets = Assets::new();
-    let mut compiler = Compiler::new(&assets, None, None);
+    let nothing_else = Input::default();
+    let mut compiler = Compiler::new(&nothing_else, None);
     let problems = compiler.build(resource).err().unwrap_or_default();
     let diagnostics = problems.into_iter().map(|problem| diagnostic(Level::Error, resource, problem)).collect();
     Judgement { diagnostics, tests: compiler.tests.into_iter().flat_map(|tests| tests.outcomes).collect() }
@@ -199,17 +201,16 @@ pub fn judge(resource: &Resource) -> Judgement {
 /// Compiles resources into a plan. `previous` is the plan that runs now, whose unchanged parts are taken over as they are.
 #[must_use]
 pub fn compile(input: &Input, previous: Option<&Plan>) -> Compiled {
-    let mut compiler = Compiler::new(&input.assets, Some(&input.apart), previous);
+    let mut compiler = Compiler::new(input, previous);
     for (key, resource) in compiler.unique(&input.resources) {
         compiler.add(key, resource);
     }
-    compiler.keep_unread(input);
+    compiler.keep_unread();
     compiler.finish()
 }
 
 struct Compiler<'a> {
-    assets: &'a Assets,
-    apart: Option<&'a BTreeSet<(Kind, String)>>,
+    input: &'a Input,
     previous: Option<&'a Plan>,
     live: BTreeMap<(Kind, String), Live>,
     diagnostics: Vec<Diagnostic>,
@@ -217,8 +218,8 @@ struct Compiler<'a> {
 }
 
 impl<'a> Compiler<'a> {
-    fn new(assets: &'a Assets, apart: Option<&'a BTreeSet<(Kind, String)>>, previous: Option<&'a Plan>) -> Self {
-        Self { assets, apart, previous, live: BTreeMap::new(), diagnostics: Vec::new(), tests: Vec::new() }
+    fn new(input: &'a Input, previous: Option<&'a Plan>) -> Self {
+        Self { input, previous, live: BTreeMap::new(), diagnostics: Vec::new(), tests: Vec::new() }
     }
 
     /// The resources by kind and name, those that others depend on first. Of two that cannot both be, the first stands; of the second
@@ -312,14 +313,14 @@ impl<'a> Compiler<'a> {
                         _ => None,
                     })
                     .collect();
-                let step = Step::compile(name, spec, &watchlists, self.assets)?;
+                let step = Step::compile(name, spec, &watchlists, &self.input.assets)?;
                 self.tested(resource, step.run_tests())?;
                 Ok(Part::Step(Arc::new(step)))
             }
             Spec::AlertRule(spec) => {
                 let rule = Arc::new(Rule::compile(name, spec)?);
                 self.tested(resource, rule::run_tests(&rule))?;
-                Ok(Part::Rule(rule))
+                Ok(Part::Rule(if self.input.counts_only { Arc::new(rule.counting()) } else { rule }))
             }
             Spec::ResponseAction(spec) => {
                 let action = Action::compile(name, spec)?;
@@ -341,7 +342,7 @@ impl<'a> Compiler<'a> {
         let Spec::ResponseAction(spec) = &resource.spec else { return };
         for (index, rule) in spec.alerts.rules.iter().enumerate() {
             let key = (Kind::AlertRule, rule.clone());
-            if !self.live.contains_key(&key) && !self.apart.is_some_and(|apart| apart.contains(&key)) {
+            if !self.live.contains_key(&key) && !self.input.apart.contains(&key) {
                 let field = format!("spec.alerts.rules[{index}]");
                 let problem = Problem::new(field, format!("AlertRule/{rule} does not run"), "correct the name, or mend that rule");
                 self.report(Level::Warning, resource, problem);
@@ -357,10 +358,10 @@ impl<'a> Compiler<'a> {
     }
 
     /// Goes on with what has not been deleted, but cannot be read.
-    fn keep_unread(&mut self, input: &Input) {
+    fn keep_unread(&mut self) {
         let Some(previous) = self.previous else { return };
         for (key, live) in &previous.live {
-            let unread = input.refused.contains(key) || input.incomplete_paths.iter().any(|path| live.file.starts_with(path));
+            let unread = self.input.refused.contains(key) || self.input.incomplete_paths.iter().any(|path| live.file.starts_with(path));
             if unread {
                 self.keep(key);
             }

@@ -118,7 +118,19 @@ impl Rule {
     pub fn logsource(&self) -> SigmaLogsource {
         match &self.matcher {
             Matcher::Sigma(sigma) => sigma.logsource.clone(),
-            Matcher::When(..) => SigmaLogsource::default(),
+            Matcher::When(..) | Matcher::Elsewhere => SigmaLogsource::default(),
+        }
+    }
+
+    /// The rule as whoever counts its matches needs it, without what finds them: of thousands of rules that is most of the memory.
+    #[must_use]
+    pub fn counting(&self) -> Self {
+        Self {
+            info: self.info.clone(),
+            spec: Arc::clone(&self.spec),
+            name: Arc::clone(&self.name),
+            matcher: Matcher::Elsewhere,
+            exceptions: Vec::new(),
         }
     }
 

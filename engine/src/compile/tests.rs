@@ -1,5 +1,8 @@
 use std::path::Path;
 
+use redoubt_crds::SigmaLogsource;
+use serde_json::json;
+
 use super::*;
 use crate::resource::read;
 
@@ -241,14 +244,43 @@ fn a_rule_that_is_judged_apart_is_known() {
     assert_eq!(messages(&compile(&with_action, None)), [""; 0]);
 }
 
+/// A rule, of whose test it is expected that it fires, or that it does not.
+fn rule(condition: &str, fires: bool) -> String {
+    format!(
+        "apiVersion: redoubt.dev/v1alpha1\nkind: AlertRule\nmetadata: {{name: r}}\nspec:\n  sigma:\n    title: t\n    logsource: {{product: p}}\n    \
+         detection: {{s: {{a: 1}}, condition: {condition}}}\n  tests: [{{name: one, events: [{{details: {{a: 1}}}}], expect: {{fires: {fires}}}}}]\n"
+    )
+}
+
+#[test]
+fn who_only_counts_matches_judges_rules_alike_and_finds_nothing() {
+    for (condition, fires) in [("s", true), ("s", false), ("s and", true)] {
+        let finds = input(&[("r.yaml", &rule(condition, fires))]);
+        let counts = Input { counts_only: true, ..finds.clone() };
+
+        let (finding, counting) = (compile(&finds, None), compile(&counts, None));
+
+        assert_eq!(messages(&counting), messages(&finding), "{condition} {fires}");
+        assert_eq!(counting.plan.rules.len(), finding.plan.rules.len());
+        let logsource = SigmaLogsource { product: Some("p".to_owned()), ..SigmaLogsource::default() };
+        let document = [("details".to_owned(), json!({"a": 1}))].into_iter().collect();
+        let event = Event {
+            id: "e1".to_owned(),
+            natural_id: false,
+            received_millis: 2,
+            timestamp_millis: 1,
+            logsource: logsource.into(),
+            document,
+        };
+        assert_eq!(finding.plan.rules.matches(&event).len(), finding.plan.rules.len(), "{condition} {fires}");
+        assert_eq!(counting.plan.rules.matches(&event), []);
+        let info = |compiled: &Compiled| compiled.plan.rules.get("r").map(|rule| rule.info.clone());
+        assert_eq!(info(&counting), info(&finding));
+    }
+}
+
 #[test]
 fn a_rule_by_itself_is_judged_as_it_is_among_others() {
-    let rule = |condition: &str, fires: bool| {
-        format!(
-            "apiVersion: redoubt.dev/v1alpha1\nkind: AlertRule\nmetadata: {{name: r}}\nspec:\n  sigma:\n    title: t\n    logsource: {{product: p}}\n    \
-             detection: {{s: {{a: 1}}, condition: {condition}}}\n  tests: [{{name: one, events: [{{details: {{a: 1}}}}], expect: {{fires: {fires}}}}}]\n"
-        )
-    };
     for (text, errors, outcomes) in [(rule("s", true), 0, 1), (rule("s", false), 1, 1), (rule("s and", true), 1, 0)] {
         let alone = input(&[("r.yaml", &text)]);
 

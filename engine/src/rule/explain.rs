@@ -118,7 +118,7 @@ pub fn explain(rule: &Rule, event: &Event) -> Explanation {
 
 fn explain_logsource(matcher: &Matcher, event: &SigmaLogsource) -> Finding {
     let (held, what) = match matcher {
-        Matcher::When(..) => (true, "logsource: the rule is for every event".to_owned()),
+        Matcher::When(..) | Matcher::Elsewhere => (true, "logsource: the rule is for every event".to_owned()),
         Matcher::Sigma(sigma) => {
             let what = format!(
                 "logsource: the rule is for {}, the event is {}",

@@ -17,6 +17,8 @@ pub(super) enum Matcher {
     Sigma(Arc<Sigma>),
     /// A VRL expression, and its source.
     When(Box<Predicate>, String),
+    /// Others ask it, and only what they found is counted here: it is true of no event.
+    Elsewhere,
 }
 
 impl Matcher {
@@ -40,6 +42,7 @@ impl Matcher {
         match self {
             Self::Sigma(sigma) => Ok(sigma.holds(view)),
             Self::When(predicate, _) => predicate.test(event),
+            Self::Elsewhere => Ok(false),
         }
     }
 
@@ -55,6 +58,9 @@ impl Matcher {
                     Err(error) => format!("when: {source}, which came to no answer: {error}"),
                 };
                 Finding { step: Step::Test, held, what, actual: None, children: Vec::new() }
+            }
+            Self::Elsewhere => {
+                Finding { step: Step::Test, held: false, what: "asked elsewhere".to_owned(), actual: None, children: Vec::new() }
             }
         }
     }

@@ -54,7 +54,7 @@ impl RuleSet {
         let by_name = rules.iter().enumerate().map(|(at, rule)| (rule.name.clone(), at)).collect();
         let by_sigma = rules.iter().filter_map(|rule| match &rule.matcher {
             Matcher::Sigma(sigma) => Some((&rule.name, sigma)),
-            Matcher::When(..) => None,
+            Matcher::When(..) | Matcher::Elsewhere => None,
         });
         let sigma = Index::new(by_sigma, previous);
         let asked = rules.iter().enumerate().filter(|(_, rule)| matches!(rule.matcher, Matcher::When(..))).map(|(at, _)| at).collect();

@@ -31,8 +31,8 @@ pub(super) struct Objects {
     last_good: BTreeMap<String, LastGood>,
     /// What a list that is not complete yet has named.
     listing: BTreeMap<Watch, BTreeSet<String>>,
-    /// Whether AlertRules are among what is followed.
-    knows_rules: bool,
+    /// What is followed.
+    kinds: BTreeSet<Kind>,
     /// What has never been listed to the end.
     unlisted: BTreeSet<Watch>,
     /// Whether there are changes that were not loaded.
@@ -71,7 +71,7 @@ impl Objects {
             last_good: BTreeMap::new(),
             listing: BTreeMap::new(),
             unlisted: Watch::all(kinds).collect(),
-            knows_rules: kinds.contains(&Kind::AlertRule),
+            kinds: kinds.iter().copied().collect(),
             changed: false,
             siem: None,
             databases: Databases::default(),
@@ -204,7 +204,9 @@ impl Objects {
             (None, None) => {}
         }
         loaded.last_good = self.last_good.values().filter(|good| self.is_wanted(good)).map(|good| good.resource.clone()).collect();
-        if !self.knows_rules {
+        // Who follows no LogSource sees no event.
+        loaded.input.counts_only = !self.kinds.contains(&Kind::LogSource);
+        if !self.kinds.contains(&Kind::AlertRule) {
             // Whether there are the rules that a ResponseAction names is for others to say.
             let named = loaded.input.resources.iter().filter_map(|resource| match &resource.spec {
                 Spec::ResponseAction(spec) => Some(&spec.alerts.rules),
