@@ -53,6 +53,11 @@ impl SiemName {
         format!("{}-ca-key", self.0)
     }
 
+    /// The Secret from which others are made again, which no pod reads.
+    pub(crate) fn recovery(&self) -> String {
+        format!("{}-recovery", self.0)
+    }
+
     /// The Service by which the nodes of RabbitMQ find each other.
     pub(crate) fn broker_nodes(&self) -> String {
         format!("{}-broker-nodes", self.0)
@@ -95,7 +100,7 @@ impl SiemName {
 }
 
 /// The names of all Secrets that are made for a Siem of this name.
-pub(crate) fn secrets(siem: &str) -> [String; 10] {
+pub(crate) fn secrets(siem: &str) -> [String; 11] {
     let name = SiemName(siem.to_owned());
     let shared = name.shared();
     [
@@ -109,6 +114,7 @@ pub(crate) fn secrets(siem: &str) -> [String; 10] {
         name.store_certificate(),
         shared.store_user(),
         name.store_admin(),
+        name.recovery(),
     ]
 }
 

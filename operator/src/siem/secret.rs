@@ -5,6 +5,7 @@ pub(crate) mod account;
 pub(crate) mod authority;
 pub(crate) mod certificate;
 pub(crate) mod random;
+mod recovery;
 
 use std::collections::BTreeMap;
 
@@ -17,6 +18,7 @@ use self::{
     authority::{Authority, NotIssued},
     certificate::{Content, Purpose},
     random::NoRandomness,
+    recovery::Recovery,
 };
 use super::{broker, dereference::Children, owner::Component, validate::Valid};
 
@@ -41,6 +43,8 @@ pub(crate) fn complete(valid: &Valid, there: &Children, renewed: Renewed, now: T
     let (owner, name) = (&valid.owner, &valid.owner.siem);
     let authority = authority(valid, there, now)?;
     let bundle = authority.bundle().into_bytes();
+    let lost = Recovery::read(content(there, &name.recovery()));
+    let mut recovery = Recovery::default();
     let mut secrets = vec![
         secret(owner.shared(name.authority_key()), "Opaque", Content { data: authority.data(), ..Content::default() }),
         secret(
@@ -57,14 +61,18 @@ pub(crate) fn complete(valid: &Valid, there: &Children, renewed: Renewed, now: T
         let (worker, admin) = match renewed.broker {
             Some(accounts) => accounts,
             None => (
-                account(there, &name.shared().broker_user(), "redoubt", &managed.credentials_revision, now)?,
-                account(there, &name.broker_admin(), "redoubt-admin", &managed.credentials_revision, now)?,
+                account(there, &lost, &name.shared().broker_user(), "redoubt", &managed.credentials_revision, now)?,
+                account(there, &lost, &name.broker_admin(), "redoubt-admin", &managed.credentials_revision, now)?,
             ),
         };
-        let cookie = match content(there, &name.broker_nodes_secret()).and_then(|nodes| nodes.data.get(broker::COOKIE).cloned()) {
+        let kept = content(there, &name.broker_nodes_secret()).and_then(|nodes| nodes.data.get(broker::COOKIE).cloned());
+        let cookie = match kept.or_else(|| lost.bytes(&name.broker_nodes_secret())) {
             Some(cookie) => cookie,
             None => random::password()?.into_bytes(),
         };
+        recovery.add_account(name.shared().broker_user(), &worker);
+        recovery.add_account(name.broker_admin(), &admin);
+        recovery.add_bytes(name.broker_nodes_secret(), cookie.clone());
         let definitions = broker::definitions(&worker, &admin, valid.prefix()).into_bytes();
         let nodes = Content {
             data: [(broker::COOKIE.to_owned(), cookie), (broker::DEFINITIONS.to_owned(), definitions)].into(),
@@ -78,13 +86,16 @@ pub(crate) fn complete(valid: &Valid, there: &Children, renewed: Renewed, now: T
     }
     if valid.store.as_ref().is_some_and(|store| store.security) {
         // The server knows this name by itself.
-        let admin = account::Account { name: "elastic".to_owned(), ..account(there, &name.store_admin(), "elastic", "", now)? };
-        let worker = account(there, &name.shared().store_user(), "redoubt", "", now)?;
+        let admin = account::Account { name: "elastic".to_owned(), ..account(there, &lost, &name.store_admin(), "elastic", "", now)? };
+        let worker = account(there, &lost, &name.shared().store_user(), "redoubt", "", now)?;
+        recovery.add_account(name.store_admin(), &admin);
+        recovery.add_account(name.shared().store_user(), &worker);
         secrets.extend([
             secret(owner.child(name.shared().store_user(), Component::Store), account::TYPE, worker.content()),
             secret(owner.child(name.store_admin(), Component::Store), account::TYPE, admin.content()),
         ]);
     }
+    secrets.extend(recovery.content().map(|content| secret(owner.shared(name.recovery()), "Opaque", content)));
     Ok(secrets)
 }
 
@@ -137,8 +148,15 @@ fn authority(valid: &Valid, there: &Children, now: Timestamp) -> Result<Authorit
     Authority::new(name.as_str(), trusted.as_deref(), now)
 }
 
-fn account(there: &Children, secret: &str, prefix: &str, revision: &str, now: Timestamp) -> Result<Account, NoRandomness> {
-    match kept_account(there, secret) {
+fn account(
+    there: &Children,
+    lost: &Recovery,
+    secret: &str,
+    prefix: &str,
+    revision: &str,
+    now: Timestamp,
+) -> Result<Account, NoRandomness> {
+    match kept_account(there, secret).or_else(|| lost.account(secret)) {
         Some(account) => Ok(account),
         None => Account::new(prefix, revision, now),
     }

@@ -33,7 +33,7 @@ pub(super) fn small() -> Vec<Part> {
                 is_ready(world);
                 assert_eq!(count(world, "statefulsets"), 2);
                 assert_eq!(count(world, "deployments"), 4);
-                assert_eq!(count(world, "secrets"), 10);
+                assert_eq!(count(world, "secrets"), 11);
             },
         ),
         Part::new(
@@ -157,6 +157,7 @@ fn delete_children(state: &mut State) {
         ("rolebindings", "soc-worker"),
         ("networkpolicies", "soc-store"),
         ("secrets", "soc-ingest-tls"),
+        ("secrets", "soc-broker-admin"),
         ("configmaps", "soc-broker"),
         ("services", "soc-broker-nodes"),
         ("poddisruptionbudgets", "soc-ingest"),

@@ -4,6 +4,7 @@
 //! at every moment somebody's Secret is right.
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::{
     certificate::Content,
@@ -18,7 +19,7 @@ const REVISION: &str = "redoubt.dev/credentials-revision";
 const MADE_AT: &str = "redoubt.dev/made-at";
 
 /// A user. It has no `Debug`, so that no log can show it.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Account {
     pub(crate) name: String,
     pub(crate) password: String,

@@ -46,20 +46,33 @@ fn what_is_there_is_kept() {
     assert_eq!(secrets(&first, now() + 30.hours()).0, first.0);
 }
 
+/// Without some of the Secrets that were there first, which of all are others than they were.
+fn changed_without(lost: &[&str]) -> Vec<String> {
+    let first = secrets(&Children::default(), now());
+    let mut there = first.clone();
+    there.0.retain(|id, _| !lost.contains(&id.name.as_str()));
+
+    let second = secrets(&there, now() + 1.hours());
+
+    first.0.iter().filter(|(id, value)| second.0[id] != **value).map(|(id, _)| id.name.clone()).collect()
+}
+
 #[test]
-fn a_secret_that_is_lost_is_made_anew_and_the_others_stay() {
-    for lost in ["soc-broker-user", "soc-broker-tls", "soc-store-admin"] {
-        let first = secrets(&Children::default(), now());
-        let mut there = first.clone();
-        there.0.retain(|id, _| id.name != lost);
+fn a_certificate_that_is_lost_is_made_anew_and_the_others_stay() {
+    assert_eq!(changed_without(&["soc-broker-tls"]), ["soc-broker-tls"]);
+}
 
-        let second = secrets(&there, now());
-
-        let changed: Vec<_> = first.0.iter().filter(|(id, value)| second.0[id] != **value).map(|(id, _)| id.name.as_str()).collect();
-        // The nodes of RabbitMQ know its users.
-        let expected = if lost == "soc-broker-user" { vec!["soc-broker-nodes", lost] } else { vec![lost] };
-        assert_eq!(changed, expected);
+#[test]
+fn passwords_and_the_cookie_that_are_lost_are_again_what_the_servers_know() {
+    let known = ["soc-broker-user", "soc-broker-admin", "soc-broker-nodes", "soc-store-user", "soc-store-admin"];
+    for lost in known.map(|lost| vec![lost]).into_iter().chain([known.to_vec(), vec!["soc-recovery"]]) {
+        assert_eq!(changed_without(&lost), [""; 0], "{lost:?}");
     }
+}
+
+#[test]
+fn without_the_second_copy_others_are_made() {
+    assert_eq!(changed_without(&["soc-broker-admin", "soc-recovery"]), ["soc-broker-admin", "soc-broker-nodes", "soc-recovery"]);
 }
 
 #[test]
@@ -163,6 +176,7 @@ fn no_role_can_read_the_authoritys_key() {
 
     let never = [
         valid.owner.siem.authority_key(),
+        valid.owner.siem.recovery(),
         valid.owner.siem.broker_admin(),
         valid.owner.siem.store_admin(),
         valid.owner.siem.broker_nodes_secret(),
