@@ -148,14 +148,7 @@ fn authority(valid: &Valid, there: &Children, now: Timestamp) -> Result<Authorit
     Authority::new(name.as_str(), trusted.as_deref(), now)
 }
 
-fn account(
-    there: &Children,
-    lost: &Recovery,
-    secret: &str,
-    prefix: &str,
-    revision: &str,
-    now: Timestamp,
-) -> Result<Account, NoRandomness> {
+fn account(there: &Children, lost: &Recovery, secret: &str, prefix: &str, revision: &str, now: Timestamp) -> Result<Account, NoRandomness> {
     match kept_account(there, secret).or_else(|| lost.account(secret)) {
         Some(account) => Ok(account),
         None => Account::new(prefix, revision, now),

@@ -121,14 +121,14 @@ pub(super) fn meddled_with() -> Vec<Part> {
     vec![
         Part { faults: Faults::None, ..Part::new("appears", |state| make(state, LARGE), is_ready) },
         Part {
-            renews: &["soc-broker-user", "soc-broker-admin", "soc-broker-nodes"],
+            renews: &["soc-broker-user", "soc-broker-admin", "soc-broker-nodes", "soc-recovery"],
             ..Part::new(
                 "passwords rotate",
                 |state| set(state, "/broker/managed/credentialsRevision", json!("2")),
                 |world| {
                     is_ready(world);
                     let overwritten = world.api.state().overwritten.len();
-                    assert_eq!(overwritten, 3);
+                    assert_eq!(overwritten, 4);
                 },
             )
         },
