@@ -25,7 +25,7 @@ use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 /// How long a condition may take to come true.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 /// The time of receipt of every event.
 pub(crate) const NOW: i64 = 1_700_000_000_000;
 

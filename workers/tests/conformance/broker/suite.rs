@@ -84,7 +84,7 @@ macro_rules! broker_conformance {
 }
 
 const LARGE: usize = 64 << 20;
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(120);
 /// The topic of most cases: an exclusive one, which promises all that there is to promise.
 const TOPIC: Topic = Topic::Matches(0);
 
