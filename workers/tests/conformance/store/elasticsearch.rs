@@ -300,6 +300,21 @@ async fn patterns_and_networks_in_details_find_what_the_key_holds() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_with_long_texts_comes_back_whole() {
+    let Some(server) = server() else { return };
+    let store: Arc<dyn Store> = open(&cluster(server.url(), &unique_prefix())).await;
+    let body = json!({"events": [{"message": "word ".repeat(20_000), "n": 1}], "group": {"k": "x".repeat(40_000), "user.name": "bob"}});
+    let put = alert("a", Expected::Absent, body);
+
+    store.put(vec![put.clone()]).await.unwrap();
+
+    assert_eq!(store.get(Family::Alerts, "a").await.unwrap().unwrap().body, put.body);
+    store.refresh().await.unwrap();
+    let found = store.search(Family::Alerts, query("group.user.name:bob")).await.unwrap();
+    assert_eq!(found.total, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_an_aggregation_of_details_counts_is_right_or_refused() {
     let Some(server) = server() else { return };
     let spec = cluster(server.url(), &unique_prefix());
