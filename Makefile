@@ -7,7 +7,7 @@ CARGO ?= cargo
 DATA ?= data
 RELEASE := $(or $(CARGO_TARGET_DIR),target)/release/redoubt
 
-.PHONY: help setup setup-servers run attack test lint unit bench soak servers servers-stop cluster-up cluster-down test-cluster test-cluster-short generate clean
+.PHONY: help setup setup-servers run attack test lint unit test-stores bench soak servers servers-stop cluster-up cluster-down test-cluster test-cluster-short generate clean
 
 help: ## Say what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 15
@@ -35,6 +35,12 @@ lint:
 # Tests that need a server which this machine cannot have say so and are passed over; with REDOUBT_REQUIRE_SERVERS=1 they fail.
 unit:
 	$(CARGO) test --workspace --locked
+
+test-stores: ## The tests of the store with the other servers that it is made for: Elasticsearch 8, OpenSearch 3 and 2
+	@for store in elasticsearch-8 opensearch-3 opensearch-2; do \
+		echo "$$store"; \
+		REDOUBT_TEST_STORE=$$store REDOUBT_REQUIRE_SERVERS=1 $(CARGO) test --workspace --locked --test conformance store::elasticsearch || exit 1; \
+	done
 
 servers: setup-servers ## Start the servers that Redoubt works with, for development, and leave them running
 	@tests/up

@@ -41,8 +41,8 @@ use self::bulk::Writer;
 use self::gather::Gather;
 use self::indices::Indices;
 use self::limiter::Limiter;
+use self::mappings::Trees;
 use self::names::{Names, day_of};
-use self::query::Patterns;
 use self::records::Records;
 use self::templates::IndexSettings;
 use self::transport::{Request, Transport};
@@ -78,7 +78,7 @@ pub struct ElasticsearchStore {
     cluster: Arc<Cluster>,
     gather: Gather,
     limiter: Limiter,
-    patterns: Patterns,
+    trees: Trees,
     closed: CancellationToken,
 }
 
@@ -113,7 +113,7 @@ impl ElasticsearchStore {
             Ok(name)
         }));
         templates::upgrade(transport, &made.await?, &settings).await?;
-        store.patterns = patterns(transport, names).await?;
+        store.trees = trees(transport, names).await?;
         tokio::spawn(roll_over(Arc::clone(&store.cluster), options.rollover_check, store.closed.clone()));
         Ok(store)
     }
@@ -125,7 +125,7 @@ impl ElasticsearchStore {
     /// If the cluster does not answer or refuses the credentials.
     pub async fn open_to_read(spec: &ExternalStore, secrets: Secrets, options: &Options) -> Result<Self, StoreError> {
         let mut store = Self::new(spec, secrets, options);
-        store.patterns = patterns(&store.cluster.transport, store.cluster.indices.names()).await?;
+        store.trees = trees(&store.cluster.transport, store.cluster.indices.names()).await?;
         Ok(store)
     }
 
@@ -133,13 +133,7 @@ impl ElasticsearchStore {
         let transport = Transport::new(spec, secrets, options.timeout, options.patience);
         let indices = Indices::new(Names::new(&spec.prefix), spec.rollover.clone());
         let cluster = Arc::new(Cluster { transport, indices });
-        Self {
-            cluster,
-            gather: Gather::default(),
-            limiter: Limiter::default(),
-            patterns: Patterns::KeyAndNull,
-            closed: CancellationToken::new(),
-        }
+        Self { cluster, gather: Gather::default(), limiter: Limiter::default(), trees: Trees::KeyAndNull, closed: CancellationToken::new() }
     }
 
     /// Looks now whether the next index is to take over, as is done every so often.
@@ -152,7 +146,7 @@ impl ElasticsearchStore {
     }
 
     fn records(&self) -> Result<Records<'_>, StoreError> {
-        self.cluster().map(|cluster| Records { transport: &cluster.transport, names: cluster.indices.names() })
+        self.cluster().map(|cluster| Records { transport: &cluster.transport, names: cluster.indices.names(), trees: self.trees })
     }
 
     fn cluster(&self) -> Result<&Cluster, StoreError> {
@@ -182,7 +176,7 @@ impl Store for ElasticsearchStore {
         if let Some(document) = documents.iter().find(|document| !document.family.is_series()) {
             return Err(StoreError::BadRequest(format!("{} are records; write them with put", document.family)));
         }
-        let writer = Writer { transport: &cluster.transport, indices: &cluster.indices, limiter: &self.limiter };
+        let writer = Writer { transport: &cluster.transport, indices: &cluster.indices, limiter: &self.limiter, trees: self.trees };
         self.gather.write(documents, async |documents| writer.write(documents).await).await
     }
 
@@ -196,7 +190,7 @@ impl Store for ElasticsearchStore {
 
     async fn search(&self, family: Family, request: SearchRequest) -> Result<SearchResponse, StoreError> {
         let cluster = self.cluster()?;
-        search::run(&cluster.transport, &cluster.indices.names().all(family), &request, self.patterns).await
+        search::run(&cluster.transport, &cluster.indices.names().all(family), &request, self.trees).await
     }
 
     async fn refresh(&self) -> Result<(), StoreError> {
@@ -255,14 +249,19 @@ async fn server(transport: &Transport) -> Result<String, StoreError> {
     Ok("of an unknown version".to_owned())
 }
 
-/// How the server can be asked for a pattern in one key of `details`: it judges the query for it without running it.
-async fn patterns(transport: &Transport, names: &Names) -> Result<Patterns, StoreError> {
+/// How the cluster keeps trees. Whether it can be asked for a pattern in one key, it says of the query for it, without running it.
+async fn trees(transport: &Transport, names: &Names) -> Result<Trees, StoreError> {
+    let events = names.all(Family::Events);
+    let tolerant = "ignore_unavailable=true&allow_no_indices=true";
+    let kinds = transport.ask(&Request::get(format!("/{events}/_field_caps?fields=details&{tolerant}"))).await?;
     let query = json!({"query": {"wildcard": {"details.a": {"value": "*b"}}}});
-    let path = format!("/{}/_validate/query?ignore_unavailable=true&allow_no_indices=true", names.all(Family::Events));
-    let answer = transport.ask(&Request::post(path, &query)).await?;
-    if matches!(answer.status, 401 | 403) {
-        return Err(answer.error());
+    let valid = transport.ask(&Request::post(format!("/{events}/_validate/query?{tolerant}"), &query)).await?;
+    if let Some(refusal) = [&kinds, &valid].into_iter().find(|answer| matches!(answer.status, 401 | 403)) {
+        return Err(refusal.error());
     }
-    let valid = answer.is_ok() && answer.json::<Value>()?["valid"] == true;
-    Ok(if valid { Patterns::Wildcard } else { Patterns::KeyAndNull })
+    if kinds.is_ok() && !kinds.json::<Value>()?["fields"]["details"]["flat_object"].is_null() {
+        return Ok(Trees::FlatObject);
+    }
+    let by_key = valid.is_ok() && valid.json::<Value>()?["valid"] == true;
+    Ok(if by_key { Trees::Flattened } else { Trees::KeyAndNull })
 }

@@ -24,6 +24,7 @@ use super::document::encode;
 use super::indices::{Days, Indices};
 use super::limiter::Limiter;
 use super::lines::{self, Action, Outcome, Target};
+use super::mappings::Trees;
 use super::names::{around, day_of};
 use super::transport::{FIRST_PAUSE, Failure, LONGEST_PAUSE, Request, Transport};
 use crate::store::{Document, Family, ItemResult, Rejection, StoreError};
@@ -38,6 +39,7 @@ pub(super) struct Writer<'a> {
     pub(super) transport: &'a Transport,
     pub(super) indices: &'a Indices,
     pub(super) limiter: &'a Limiter,
+    pub(super) trees: Trees,
 }
 
 /// A document on its way.
@@ -66,7 +68,7 @@ impl Writer<'_> {
         let mut results: Vec<ItemResult> = Vec::with_capacity(documents.len());
         let mut waiting = Vec::with_capacity(documents.len());
         for (position, document) in documents.into_iter().enumerate() {
-            results.push(match Line::new(position, document) {
+            results.push(match Line::new(position, document, self.trees) {
                 Ok(line) => {
                     waiting.push(line);
                     Ok(())
@@ -303,11 +305,11 @@ impl Writer<'_> {
 }
 
 impl Line {
-    fn new(position: usize, document: Document) -> Result<Self, Rejection> {
+    fn new(position: usize, document: Document, trees: Trees) -> Result<Self, Rejection> {
         let Document { family, id, received_millis, may_repeat, body } = document;
         let day = day_of(received_millis)
             .ok_or_else(|| Rejection { reason: format!("the receive time {received_millis} ms is no date of a log") })?;
-        let json = encode(&id, received_millis, &body)?;
+        let json = encode(&id, received_millis, &body, trees)?;
         Ok(Self { position, family, day, id, json, may_repeat, sent_to: None })
     }
 

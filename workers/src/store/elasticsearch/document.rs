@@ -2,11 +2,12 @@
 //!
 //! It goes as it is, with one member more: `redoubt`, which holds its id (to sort by) and its time of receipt. One that the mapping would
 //! refuse, because its time is none or its message an object, goes in a form that fits, and its own text goes along unsearched; what
-//! comes back is always the document as it was.
+//! comes back is always the document as it was. So does one with texts that `flat_object` would refuse: it goes without them.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::mappings::{TREES, Trees};
 use crate::store::Rejection;
 
 /// The time of an event.
@@ -26,6 +27,10 @@ const MAX_ID_BYTES: usize = 512;
 const MAX_SOURCE_BYTES: usize = 16 << 20;
 /// Deeper documents are refused: no JSON parser would read them back.
 const MAX_DEPTH: usize = 120;
+/// A text in a `flat_object` is one term together with its path; longer ones are refused, in bytes. Lucene's limit.
+const MAX_TERM_BYTES: usize = 32_766;
+/// What a value other than text takes in a term at most, in bytes.
+const MAX_PLAIN_BYTES: usize = 32;
 
 #[derive(Serialize, Deserialize)]
 struct Own<'a> {
@@ -36,7 +41,7 @@ struct Own<'a> {
 }
 
 /// The JSON of a document for the cluster, without a line end.
-pub(super) fn encode(id: &str, received_millis: i64, body: &Map<String, Value>) -> Result<Vec<u8>, Rejection> {
+pub(super) fn encode(id: &str, received_millis: i64, body: &Map<String, Value>, trees: Trees) -> Result<Vec<u8>, Rejection> {
     let refuse = |reason: String| Rejection { reason };
     if id.is_empty() || id.len() > MAX_ID_BYTES {
         return Err(refuse(format!("the id has {} bytes; from 1 to {MAX_ID_BYTES} are allowed", id.len())));
@@ -46,7 +51,7 @@ pub(super) fn encode(id: &str, received_millis: i64, body: &Map<String, Value>) 
     }
     let unwritable = |error: serde_json::Error| refuse(format!("cannot be written as JSON: {error}"));
     let mut own = Own { id, received: received_millis, source: None };
-    let mut json = match fitting(body, received_millis) {
+    let mut json = match fitting(body, received_millis, trees) {
         None => serde_json::to_vec(body).map_err(unwritable)?,
         Some(changed) => {
             own.source = Some(serde_json::to_string(body).map_err(unwritable)?);
@@ -77,11 +82,13 @@ pub(super) fn decode(mut source: Map<String, Value>) -> Result<Map<String, Value
 }
 
 /// The document in a form that fits the mapping, if it does not fit as it is.
-fn fitting(body: &Map<String, Value>, received_millis: i64) -> Option<Map<String, Value>> {
+fn fitting(body: &Map<String, Value>, received_millis: i64, trees: Trees) -> Option<Map<String, Value>> {
     let time = body.get(TIMESTAMP).and_then(Value::as_str);
     let time_fits = time.is_some_and(is_plain_time);
     let message_fits = body.get(MESSAGE).is_none_or(|message| !holds_object(message));
-    if time_fits && message_fits && !body.contains_key(OWN) {
+    let trees_fit = trees != Trees::FlatObject
+        || TREES.iter().all(|tree| body.get(*tree).is_none_or(|value| is_term(value, tree.len()) && are_terms(value, tree.len())));
+    if time_fits && message_fits && trees_fit && !body.contains_key(OWN) {
         return None;
     }
     let mut changed = body.clone();
@@ -93,7 +100,45 @@ fn fitting(body: &Map<String, Value>, received_millis: i64) -> Option<Map<String
     if !message_fits {
         changed.remove(MESSAGE);
     }
+    if !trees_fit {
+        for tree in TREES {
+            if let Some(value) = changed.get_mut(tree) {
+                keep_terms(value, tree.len());
+            }
+        }
+    }
     Some(changed)
+}
+
+/// Whether a value is short enough for a term, under a path of so many bytes. What is inside of it is not looked at.
+fn is_term(value: &Value, path: usize) -> bool {
+    let bytes = value.as_str().map_or(MAX_PLAIN_BYTES, str::len);
+    path + 1 + bytes <= MAX_TERM_BYTES
+}
+
+/// Whether all that is inside of a value is short enough for a term.
+fn are_terms(value: &Value, path: usize) -> bool {
+    let fits = |value: &Value, path| is_term(value, path) && are_terms(value, path);
+    match value {
+        Value::Object(members) => members.iter().all(|(key, value)| fits(value, path + 1 + key.len())),
+        Value::Array(values) => values.iter().all(|value| fits(value, path)),
+        _ => true,
+    }
+}
+
+/// Takes out what is too long for a term.
+fn keep_terms(value: &mut Value, path: usize) {
+    match value {
+        Value::Object(members) => {
+            members.retain(|key, value| is_term(value, path + 1 + key.len()));
+            members.iter_mut().for_each(|(key, value)| keep_terms(value, path + 1 + key.len()));
+        }
+        Value::Array(values) => {
+            values.retain(|value| is_term(value, path));
+            values.iter_mut().for_each(|value| keep_terms(value, path));
+        }
+        _ => {}
+    }
 }
 
 /// Whether a text is a moment as both RFC 3339 and Elasticsearch's `strict_date_optional_time` write it.
@@ -144,7 +189,7 @@ mod tests {
                 r#"{"@timestamp":"2026-11-24T10:00:00+01:00","redoubt":{"id":"x","received":7}}"#,
             ),
         ] {
-            assert_eq!(String::from_utf8(encode("x", 7, &object(&body)).unwrap()).unwrap(), expected);
+            assert_eq!(String::from_utf8(encode("x", 7, &object(&body), Trees::Flattened).unwrap()).unwrap(), expected);
         }
     }
 
@@ -160,7 +205,7 @@ mod tests {
             (json!({"@timestamp": "2026-11-24T10:00:00Z", "message": ["a", [{"text": "hello"}]]}), 0),
             (json!({"@timestamp": "2026-11-24T10:00:00Z", "redoubt": "mine"}), 0),
         ] {
-            let sent: Map<String, Value> = serde_json::from_slice(&encode("x", 7, &object(&body)).unwrap()).unwrap();
+            let sent: Map<String, Value> = serde_json::from_slice(&encode("x", 7, &object(&body), Trees::Flattened).unwrap()).unwrap();
 
             assert!(!sent.get(MESSAGE).is_some_and(holds_object), "{body}");
             if time > 0 {
@@ -171,9 +216,30 @@ mod tests {
     }
 
     #[test]
+    fn a_flat_object_is_sent_without_what_is_too_long_for_a_term() {
+        let long = "x".repeat(MAX_TERM_BYTES);
+        let fitting = "x".repeat(MAX_TERM_BYTES - "details.k=".len());
+        let time = "2026-11-24T10:00:00Z";
+        for (details, sent) in [
+            (json!({"k": fitting}), json!({"k": fitting})),
+            (json!({"k": format!("{fitting}x"), "n": 5}), json!({"n": 5})),
+            (json!({"a": [1, long, {"b": {"c": long, "d": null}}]}), json!({"a": [1, {"b": {"d": null}}]})),
+            (json!({(long.as_str()): {}, "a": true}), json!({"a": true})),
+            (json!([{"a": long}, {"a": "b"}]), json!([{}, {"a": "b"}])),
+        ] {
+            let body = object(&json!({"@timestamp": time, "details": details, "message": long}));
+            let encoded = |trees| -> Map<String, Value> { serde_json::from_slice(&encode("x", 7, &body, trees).unwrap()).unwrap() };
+
+            assert_eq!(encoded(Trees::FlatObject)["details"], sent);
+            assert_eq!(encoded(Trees::Flattened)["details"], details);
+            assert_eq!(decode(encoded(Trees::FlatObject)).unwrap(), body);
+        }
+    }
+
+    #[test]
     fn what_no_cluster_takes_is_refused_here() {
         let nested = |levels| object(&json!({"x": (0..levels).fold(json!("bottom"), |inner, _| json!([inner]))}));
-        assert!(encode("x", 0, &nested(100)).is_ok());
+        assert!(encode("x", 0, &nested(100), Trees::Flattened).is_ok());
 
         for (id, body, reason) in [
             ("", nested(0), "the id has 0 bytes"),
@@ -181,7 +247,7 @@ mod tests {
             ("x", nested(500), "nested deeper than 120 levels"),
             ("x", object(&json!({"x": "x".repeat(17 << 20)})), "more than 16777216"),
         ] {
-            let refused = encode(id, 0, &body).unwrap_err();
+            let refused = encode(id, 0, &body, Trees::Flattened).unwrap_err();
             assert!(refused.reason.contains(reason), "{refused}");
         }
     }

@@ -64,6 +64,21 @@ impl Dialect {
     }
 }
 
+/// How a cluster keeps trees, as far as documents and queries must heed it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trees {
+    /// As `flattened`, which answers the query for a pattern in one key.
+    Flattened,
+    /// As `flattened`, which refuses that query. A query string that begins with the key and a null character, which is how the server
+    /// keeps them, takes its place.
+    KeyAndNull,
+    /// As `flat_object`: it refuses long texts, finds no pattern in all keys by a query string, and counts keys that were not asked for.
+    FlatObject,
+}
+
+/// The fields that hold trees.
+pub(super) const TREES: [&str; 4] = ["details", "events", "group", "reasons"];
+
 /// The type of a field.
 #[derive(Clone, Copy)]
 enum Kind {
@@ -307,6 +322,13 @@ mod tests {
         assert_eq!(mapping["properties"]["process"]["properties"]["parent"]["properties"]["pid"]["type"], "long");
         assert_eq!(mapping["properties"]["details"]["type"], "flattened");
         assert_eq!(of(Family::Matches, Dialect::NEWEST)["dynamic"], false);
+    }
+
+    #[test]
+    fn the_trees_are_those_of_the_mappings() {
+        let found = FIELDS.iter().chain(OF_ALERTS).chain(OF_MATCHES).filter(|(_, kind)| matches!(kind, Kind::Tree));
+
+        assert!(found.map(|(name, _)| *name).eq(TREES));
     }
 
     #[test]

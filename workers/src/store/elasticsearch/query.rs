@@ -11,7 +11,7 @@ use std::ops::Bound;
 use serde_json::{Map, Value as Json, json};
 
 use super::document::{MESSAGE, RECEIVED, TIMESTAMP};
-use super::mappings::is_address;
+use super::mappings::{TREES, Trees, is_address};
 use crate::store::StoreError;
 use crate::store::syntax::{self, Part, Text, Value, error_at};
 
@@ -21,20 +21,11 @@ const ID: &str = "_id";
 const RECEIVED_IN_QUERIES: &str = "_received";
 const DETAILS: &str = "details";
 
-/// How the server can be asked for a pattern in one key of a `flattened` field.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Patterns {
-    /// By the query for it.
-    Wildcard,
-    /// By a query string that begins with the key and a null character, which is how the server keeps them. The query for it is refused.
-    KeyAndNull,
-}
-
 /// The query that a text is; `None` where it fits all.
-pub(super) fn of_text(text: &str, patterns: Patterns) -> Result<Option<Json>, StoreError> {
+pub(super) fn of_text(text: &str, trees: Trees) -> Result<Option<Json>, StoreError> {
     match syntax::parse(text)? {
         syntax::Query::All => Ok(None),
-        query => Translator { patterns }.query(&query).map(Some),
+        query => Translator { trees }.query(&query).map(Some),
     }
 }
 
@@ -60,7 +51,7 @@ pub(super) fn times(field: &str, mut bounds: Map<String, Json>) -> Json {
 }
 
 struct Translator {
-    patterns: Patterns,
+    trees: Trees,
 }
 
 impl Translator {
@@ -82,7 +73,7 @@ impl Translator {
     }
 
     fn field(&self, field: Option<&Text>, value: &Value, position: usize) -> Result<Json, StoreError> {
-        let Some(field) = field.filter(|field| !field.is_pattern()) else { return anywhere(field, value, position) };
+        let Some(field) = field.filter(|field| !field.is_pattern()) else { return self.anywhere(field, value, position) };
         let name = field.literal();
         match (name.as_str(), value) {
             (ID, Value::Word(text)) if text.is_pattern() => {
@@ -113,25 +104,54 @@ impl Translator {
             return Ok(exact(field, &network));
         }
         if let Some(prefix) = prefix(text) {
-            return Ok(query_string_or(field, text, json!({"prefix": {field: {"value": prefix}}})));
+            return Ok(match in_details(field) {
+                Some(_) => json!({"prefix": {field: {"value": prefix}}}),
+                // Leniently, since a field may hold numbers.
+                None => self.lenient_pattern(field, text),
+            });
         }
-        match (in_details(field), self.patterns) {
-            (Some(_), Patterns::Wildcard) => Ok(json!({"wildcard": {field: {"value": wildcard(text)}}})),
-            (Some(key), Patterns::KeyAndNull) => Ok(json!({"query_string": {
+        match (in_details(field), self.trees) {
+            (Some(_), Trees::Flattened | Trees::FlatObject) => Ok(json!({"wildcard": {field: {"value": wildcard(text)}}})),
+            (Some(key), Trees::KeyAndNull) => Ok(json!({"query_string": {
                 "query": format!("{}\u{0}{}", escaped(&literal(key)), escaped(text)), "fields": [field], "allow_leading_wildcard": true}})),
-            (None, _) => Ok(lenient_pattern(&[field], text)),
+            (None, _) => Ok(self.lenient_pattern(field, text)),
         }
     }
-}
 
-/// A prefix in `details` by the query for it; elsewhere leniently, since a field may hold numbers.
-fn query_string_or(field: &str, text: &Text, prefix: Json) -> Json {
-    if in_details(field).is_some() { prefix } else { lenient_pattern(&[field], text) }
-}
+    /// Documents where a field, or one of those that its name fits, fits a pattern; none where its type knows no patterns.
+    fn lenient_pattern(&self, field: &str, text: &Text) -> Json {
+        let query = json!({"query_string": {
+            "query": escaped(text), "fields": [field], "lenient": true, "analyze_wildcard": true, "allow_leading_wildcard": true}});
+        if self.trees != Trees::FlatObject {
+            return query;
+        }
+        let trees = TREES.into_iter().filter(|tree| field == "*" || field == *tree);
+        let in_trees = trees.map(|tree| json!({"wildcard": {tree: {"value": wildcard(text)}}}));
+        any(std::iter::once(query).chain(in_trees).collect())
+    }
 
-/// Documents where a field fits a pattern; none where the field's type knows no patterns.
-fn lenient_pattern(fields: &[&str], text: &Text) -> Json {
-    json!({"query_string": {"query": escaped(text), "fields": fields, "lenient": true, "analyze_wildcard": true, "allow_leading_wildcard": true}})
+    /// Documents with a value in any field that fits; without a field's name, in any text too.
+    fn anywhere(&self, field: Option<&Text>, value: &Value, position: usize) -> Result<Json, StoreError> {
+        let name = field.map_or_else(|| "*".to_owned(), wildcard);
+        let in_tree = match in_details(&name) {
+            Some("*") => true,
+            Some(_) => {
+                return Err(error_at(position, "a part of a name under details cannot be a pattern; write details.*: for all of them"));
+            }
+            None => false,
+        };
+        let fields = if in_tree { DETAILS } else { name.as_str() };
+        match value {
+            Value::Range { .. } => Err(error_at(position, "a range needs one field: event.severity:[3 TO 5]")),
+            Value::Word(text) if text.is_pattern() => Ok(self.lenient_pattern(fields, text)),
+            Value::Word(text) => {
+                Ok(json!({"multi_match": {"query": text.literal(), "type": "phrase", "fields": [fields], "lenient": true}}))
+            }
+            Value::Phrase { text, slop } => {
+                Ok(json!({"multi_match": {"query": text, "type": "phrase", "slop": slop, "fields": [fields], "lenient": true}}))
+            }
+        }
+    }
 }
 
 /// The documents where a field is this value, or an address in the network that it names.
@@ -152,25 +172,6 @@ fn exact(field: &str, text: &str) -> Json {
 /// Documents with these words in this order.
 fn words(text: &str, slop: u32) -> Json {
     json!({"match_phrase": {MESSAGE: {"query": text, "slop": slop}}})
-}
-
-/// Documents with a value in any field that fits; without a field's name, in any text too.
-fn anywhere(field: Option<&Text>, value: &Value, position: usize) -> Result<Json, StoreError> {
-    let name = field.map_or_else(|| "*".to_owned(), wildcard);
-    let in_tree = match in_details(&name) {
-        Some("*") => true,
-        Some(_) => return Err(error_at(position, "a part of a name under details cannot be a pattern; write details.*: for all of them")),
-        None => false,
-    };
-    let fields = [if in_tree { DETAILS } else { name.as_str() }];
-    match value {
-        Value::Range { .. } => Err(error_at(position, "a range needs one field: event.severity:[3 TO 5]")),
-        Value::Word(text) if text.is_pattern() => Ok(lenient_pattern(&fields, text)),
-        Value::Word(text) => Ok(json!({"multi_match": {"query": text.literal(), "type": "phrase", "fields": fields, "lenient": true}})),
-        Value::Phrase { text, slop } => {
-            Ok(json!({"multi_match": {"query": text, "type": "phrase", "slop": slop, "fields": fields, "lenient": true}}))
-        }
-    }
 }
 
 /// Documents with any value in a field or below it.
@@ -353,7 +354,7 @@ mod tests {
     use super::*;
 
     fn of(text: &str) -> Json {
-        of_text(text, Patterns::KeyAndNull).unwrap().unwrap()
+        of_text(text, Trees::KeyAndNull).unwrap().unwrap()
     }
 
     #[test]
@@ -385,7 +386,7 @@ mod tests {
         for text in
             ["details.count:>5", "details.Sub*:x", "source.ip:10.?.0.1", "@timestamp:soon", "@timestamp:now-1x", "_id:a*", "[1 TO 2]"]
         {
-            assert!(matches!(of_text(text, Patterns::KeyAndNull), Err(StoreError::BadRequest(_))), "{text}");
+            assert!(matches!(of_text(text, Trees::KeyAndNull), Err(StoreError::BadRequest(_))), "{text}");
         }
     }
 

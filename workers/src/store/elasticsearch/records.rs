@@ -13,6 +13,7 @@ use super::copies::{Sequence, look};
 use super::document::{ID, RECEIVED, decode, encode};
 use super::indices;
 use super::lines::{self, Action, Outcome, Target};
+use super::mappings::Trees;
 use super::names::Names;
 use super::transport::{FIRST_PAUSE, Failure, LONGEST_PAUSE, Request, Transport};
 use crate::store::{Expected, Family, Put, PutOutcome, Record, StoreError};
@@ -28,6 +29,7 @@ const DELETIONS: usize = 1_000;
 pub(super) struct Records<'a> {
     pub(super) transport: &'a Transport,
     pub(super) names: &'a Names,
+    pub(super) trees: Trees,
 }
 
 /// A write on its way.
@@ -45,7 +47,7 @@ impl Records<'_> {
             if put.family.is_series() {
                 return Err(StoreError::BadRequest(format!("{} are a time series; write them with bulk", put.family)));
             }
-            let json = encode(&put.id, put.received_millis, &put.body)
+            let json = encode(&put.id, put.received_millis, &put.body, self.trees)
                 .map_err(|refusal| StoreError::BadRequest(format!("{} {}: {refusal}", put.family, put.id)))?;
             waiting.push(Waiting { position, put, json });
         }

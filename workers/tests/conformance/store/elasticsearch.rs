@@ -184,7 +184,8 @@ async fn a_cluster_that_refuses_and_a_network_that_loses_answers_lose_and_double
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_mapping_refuses_is_told_with_the_reason_and_the_rest_goes_on() {
     let Some(server) = server() else { return };
-    let store = open(&cluster(server.url(), &unique_prefix())).await;
+    let spec = cluster(server.url(), &unique_prefix());
+    let store = open(&spec).await;
 
     let results = store
         .bulk(vec![
@@ -197,10 +198,18 @@ async fn what_the_mapping_refuses_is_told_with_the_reason_and_the_rest_goes_on()
         .await
         .unwrap();
 
-    assert!(matches!(results.as_slice(), [Ok(()), Err(_), Err(_), Ok(()), Ok(())]), "{results:?}");
+    assert!(matches!(results.as_slice(), [Ok(()), Err(_), _, Ok(()), Ok(())]), "{results:?}");
     assert!(results[1].as_ref().unwrap_err().reason.contains("user"), "{results:?}");
-    assert!(results[2].as_ref().unwrap_err().reason.contains("reserved character"), "{results:?}");
-    assert_once(&counted(&store).await, ["a", "b", "d"].map(str::to_owned));
+    let mut taken = vec!["a", "b", "d"];
+    match &results[2] {
+        Err(rejection) => assert!(rejection.reason.contains("reserved character"), "{results:?}"),
+        // A flat_object knows no reserved characters.
+        Ok(()) => {
+            assert_eq!(kind_of_trees(server, &spec).await, "flat_object");
+            taken.push("c");
+        }
+    }
+    assert_once(&counted(&store).await, taken.into_iter().map(str::to_owned));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -233,6 +242,15 @@ async fn a_repeat_meets_its_first_copy_over_rollovers_and_several_processes() {
     assert_once(&counted(&one).await, ids);
 }
 
+/// The type that `details` has in the store of a spec: what the server has for trees.
+async fn kind_of_trees(server: &Server, spec: &ExternalStore) -> String {
+    let mappings = ask(server.url(), &format!("/{}-events-2*/_mapping", spec.prefix)).await;
+    let mapping = mappings.as_object().unwrap().values().next().unwrap();
+    let kind = mapping["mappings"]["properties"]["details"]["type"].as_str().unwrap().to_owned();
+    assert!(["flattened", "flat_object"].contains(&kind.as_str()), "{kind}");
+    kind
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_index_of_before_gets_the_fields_that_are_new() {
     let Some(server) = server() else { return };
@@ -246,7 +264,7 @@ async fn an_index_of_before_gets_the_fields_that_are_new() {
 
     let mapping = ask(server.url(), &format!("/{index}/_mapping")).await[&index]["mappings"].take();
     assert_eq!(mapping["properties"]["severity"]["type"], "long", "it cannot change in place");
-    assert_eq!(mapping["properties"]["events"]["type"], "flattened");
+    assert_eq!(mapping["properties"]["events"]["type"], kind_of_trees(server, &spec).await);
     assert_eq!(mapping["properties"]["rule"]["properties"]["id"]["type"], "keyword");
     assert_eq!(mapping["_meta"]["redoubt"]["version"], 1);
 }
@@ -271,10 +289,47 @@ async fn patterns_and_networks_in_details_find_what_the_key_holds() {
         ("details.Image:*", vec!["b", "a"]),
         ("details.Parent\\ Image:*x.exe", vec!["a"]),
         ("details.*:*cmd.exe", vec!["b", "a"]),
+        ("details.*:C\\:\\\\?.e*", vec!["b", "a"]),
+        ("*\\\\x.exe", vec!["b", "a"]),
+        ("*18.3.?", vec!["b"]),
         ("details.addr:172.16.0.0/15", vec!["a"]),
         ("details.addr:172.16.0.0/12", vec!["b", "a"]),
     ] {
         assert_eq!(ids(&search(&store, query(text)).await), expected, "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_with_long_texts_comes_back_whole() {
+    let Some(server) = server() else { return };
+    let store: Arc<dyn Store> = open(&cluster(server.url(), &unique_prefix())).await;
+    let body = json!({"events": [{"message": "word ".repeat(20_000), "n": 1}], "group": {"k": "x".repeat(40_000), "user.name": "bob"}});
+    let put = alert("a", Expected::Absent, body);
+
+    store.put(vec![put.clone()]).await.unwrap();
+
+    assert_eq!(store.get(Family::Alerts, "a").await.unwrap().unwrap().body, put.body);
+    store.refresh().await.unwrap();
+    let found = store.search(Family::Alerts, query("group.user.name:bob")).await.unwrap();
+    assert_eq!(found.total, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_aggregation_of_details_counts_is_right_or_refused() {
+    let Some(server) = server() else { return };
+    let spec = cluster(server.url(), &unique_prefix());
+    let store: Arc<dyn Store> = open(&spec).await;
+    write(&store, vec![event("a", TEN, json!({"details": {"Image": "C:\\x.exe", "other": 5}})), event("b", TEN, json!({}))]).await;
+    let aggregations = serde_json::from_value(json!({"images": {"terms": {"field": "details.Image"}}})).unwrap();
+
+    let found = store.search(Family::Events, SearchRequest { aggregations, ..all() }).await;
+
+    match found {
+        Ok(found) => assert_eq!(found.aggregations["images"]["buckets"], json!([{"key": "C:\\x.exe", "doc_count": 1}])),
+        Err(refusal) => {
+            assert_eq!(kind_of_trees(server, &spec).await, "flat_object");
+            assert!(matches!(&refusal, StoreError::BadRequest(reason) if reason.contains("details.Image")), "{refusal}");
+        }
     }
 }
 

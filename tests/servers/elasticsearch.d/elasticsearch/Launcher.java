@@ -9,7 +9,6 @@ import org.elasticsearch.common.settings.Settings;
 import org.elasticsearch.env.Environment;
 import org.elasticsearch.node.InternalSettingsPreparer;
 import org.elasticsearch.node.Node;
-import org.elasticsearch.plugins.PluginsLoader;
 
 /**
  * Starts an Elasticsearch node from its libraries, as the distribution's own start class would, less the parts that are not published.
@@ -28,12 +27,7 @@ public final class Launcher {
         String name = Optional.ofNullable(System.getenv("HOSTNAME")).orElse("test");
         Environment environment = withoutAbsentParts(InternalSettingsPreparer.prepareEnvironment(home, given, config, () -> name));
         LogConfigurator.configure(environment, true);
-        PluginsLoader plugins = PluginsLoader.createPluginsLoader(
-            PluginsLoader.loadModulesBundles(environment.modulesDir(), true),
-            PluginsLoader.loadPluginsBundles(environment.pluginsDir(), true),
-            Map.of()
-        );
-        Node node = new Node(environment, plugins);
+        Node node = new Node(environment, Plugins.of(environment));
         CountDownLatch end = new CountDownLatch(1);
         Runtime.getRuntime().addShutdownHook(new Thread(() -> {
             try (node) {

@@ -1,0 +1,14 @@
+import java.util.Map;
+import org.elasticsearch.env.Environment;
+import org.elasticsearch.plugins.PluginsLoader;
+
+/** The modules and plugins of a home, in the words of Elasticsearch 9. */
+final class Plugins {
+    static PluginsLoader of(Environment environment) {
+        return PluginsLoader.createPluginsLoader(
+            PluginsLoader.loadModulesBundles(environment.modulesDir(), true),
+            PluginsLoader.loadPluginsBundles(environment.pluginsDir(), true),
+            Map.of()
+        );
+    }
+}
