@@ -36,7 +36,7 @@ use crate::{
     inflight::{InFlight, settle},
     metrics::{DropLabels, EnrichmentLabels, Metrics, ProcessLabels, ReasonLabels, RuleLabels, SourceLabels},
     publish::{MAX_MESSAGE_BYTES, cut, publish_until_taken},
-    store::{Document, Family, ItemResult, Store, StoreError},
+    store::{Document, Family, ItemResult, Packed, Store, StoreError},
 };
 
 /// The subscription that process holds on [`Topic::Events`].
@@ -115,17 +115,17 @@ impl Process {
         let mut may_repeat = delivery.redeliveries > 0;
         let mut told: HashSet<String> = HashSet::new();
         loop {
-            let (plan, message) = (Arc::clone(&self.plan.borrow()), Arc::clone(delivery));
+            let (plan, message, store) = (Arc::clone(&self.plan.borrow()), Arc::clone(delivery), Arc::clone(&self.store));
             let core = Arc::clone(&self.cores).acquire_owned().await.map_err(|closed| closed.to_string())?;
             let working = spawn_blocking(move || {
                 let _core = core;
-                Worked::of(&plan, &message, may_repeat)
+                Worked::of(&plan, &*store, &message, may_repeat)
             });
             let mut worked = working.await.map_err(|panicked| panicked.to_string())?.map_err(|undecodable| undecodable.to_string())?;
             let mut prompt = std::mem::take(&mut worked.prompt);
             prompt.retain(|found| told.is_empty() || !told.contains(&found.id()));
             let documents = std::mem::take(&mut worked.documents);
-            let (stored, published) = tokio::join!(self.bulk(documents), self.publish_matches(&prompt, shutdown));
+            let (stored, published) = tokio::join!(self.write(documents), self.publish_matches(&prompt, shutdown));
             published?;
             match stored {
                 Ok(results) => return Ok((worked, results)),
@@ -151,20 +151,19 @@ impl Process {
             return Ok(());
         }
         let raw_events = batch::decode_events(&delivery.body).map_err(|error| error.to_string())?;
-        let letters: Vec<Document> =
-            worked.unreadable.iter().filter_map(|(index, reason)| Some(letters::letter(raw_events.get(*index)?, reason))).collect();
+        let letter = |(index, reason): &(usize, String)| Some(self.store.pack(letters::letter(raw_events.get(*index)?, reason)));
         let mut backoff = Backoff::default();
         loop {
-            match self.bulk(letters.clone()).await {
+            match self.write(worked.unreadable.iter().filter_map(letter).collect()).await {
                 Ok(_) => return Ok(()),
                 Err(error) => pause(&mut backoff, &error, shutdown).await?,
             }
         }
     }
 
-    async fn bulk(&self, documents: Vec<Document>) -> Result<Vec<ItemResult>, StoreError> {
+    async fn write(&self, documents: Vec<Packed>) -> Result<Vec<ItemResult>, StoreError> {
         let started = Instant::now();
-        let results = self.store.bulk(documents).await?;
+        let results = self.store.write(documents).await?;
         self.metrics.store_bulk_seconds.observe(started.elapsed().as_secs_f64());
         Ok(results)
     }
@@ -199,7 +198,7 @@ async fn pause(backoff: &mut Backoff, error: &StoreError, shutdown: &Cancellatio
 #[derive(Default)]
 struct Worked {
     /// To be stored.
-    documents: Vec<Document>,
+    documents: Vec<Packed>,
     /// The event that each document is of, by its index in the message; `None` for the documents of matches.
     events: Vec<Option<usize>>,
     /// To be published at once.
@@ -246,18 +245,18 @@ enum Tally {
 }
 
 impl Worked {
-    /// What comes of a message; `may_repeat` where some of it may be stored already.
-    fn of(plan: &Plan, delivery: &Delivery, may_repeat: bool) -> Result<Self, batch::BatchError> {
+    /// What comes of a message, for a store; `may_repeat` where some of it may be stored already.
+    fn of(plan: &Plan, store: &dyn Store, delivery: &Delivery, may_repeat: bool) -> Result<Self, batch::BatchError> {
         let mut worked = Self::default();
         for raw in batch::decode_events(&delivery.body)? {
             let outcome = catch_unwind(AssertUnwindSafe(|| plan.process(&raw)))
                 .unwrap_or_else(|panic| Outcome::DeadLetter { reason: format!("the engine failed on it: {}", panic_text(&*panic)) });
-            worked.take(plan, raw, outcome, may_repeat);
+            worked.take(plan, store, raw, outcome, may_repeat);
         }
         Ok(worked)
     }
 
-    fn take(&mut self, plan: &Plan, raw: RawEvent, outcome: Outcome, may_repeat: bool) {
+    fn take(&mut self, plan: &Plan, store: &dyn Store, raw: RawEvent, outcome: Outcome, may_repeat: bool) {
         let index = self.ends.len();
         let end = match outcome {
             Outcome::Dropped { enrichment, reason } => {
@@ -279,14 +278,14 @@ impl Worked {
                 for found in evaluation.matches {
                     self.tallies.push(Tally::Matched { rule: Arc::clone(&found.rule) });
                     if plan.rules.get(&found.rule).is_some_and(|rule| rule.keeps_state()) {
-                        self.documents.push(match_document(&found));
+                        self.documents.push(store.pack(match_document(&found)));
                         self.events.push(None);
                         self.matches.push(found);
                     } else {
                         self.prompt.push(found);
                     }
                 }
-                self.documents.push(event_document(*event, may_repeat));
+                self.documents.push(store.pack(event_document(*event, may_repeat)));
                 self.events.push(Some(index));
                 End::Indexed
             }

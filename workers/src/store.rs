@@ -14,7 +14,7 @@ mod syntax;
 #[cfg(test)]
 mod syntax_tests;
 
-use std::fmt;
+use std::{any::Any, fmt};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -80,6 +80,27 @@ pub struct Document {
     pub may_repeat: bool,
     /// The document; holds `@timestamp`.
     pub body: Map<String, Value>,
+}
+
+/// A document in the form in which a store writes it: what its [`Store::pack`] made, and only its [`Store::write`] understands.
+pub struct Packed(Box<dyn Any + Send>);
+
+impl Packed {
+    /// Of whatever form a store gives it.
+    #[must_use]
+    pub fn new<T: Send + 'static>(form: T) -> Self {
+        Self(Box::new(form))
+    }
+
+    /// The form, by the store that gave it.
+    ///
+    /// # Errors
+    ///
+    /// If another store did.
+    pub fn unpack<T: 'static>(self) -> Result<T, StoreError> {
+        let other = |_| StoreError::BadRequest("a document that another store has packed; let the one that writes it pack it".to_owned());
+        self.0.downcast().map(|form| *form).map_err(other)
+    }
 }
 
 /// What became of one document of a bulk.
@@ -197,9 +218,21 @@ pub struct SearchResponse {
 /// Where events and alerts are kept and found.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
+    /// What is to be written of a document, by computing alone. Best done by whoever made the document, at once: it is a large tree, which
+    /// is cheap to walk while the processor has it at hand and dear when it was laid aside and has to be fetched from memory again.
+    fn pack(&self, document: Document) -> Packed;
+
     /// Writes documents of time series; returns when they are durable, a result for each in order. A repeat is a success: it is durable
     /// already, as its first copy.
-    async fn bulk(&self, documents: Vec<Document>) -> Result<Vec<ItemResult>, StoreError>;
+    async fn write(&self, packed: Vec<Packed>) -> Result<Vec<ItemResult>, StoreError>;
+
+    /// Packs documents of time series and [writes](Self::write) them.
+    async fn bulk(&self, documents: Vec<Document>) -> Result<Vec<ItemResult>, StoreError> {
+        if let Some(document) = documents.iter().find(|document| !document.family.is_series()) {
+            return Err(StoreError::BadRequest(format!("{} are records; write them with put", document.family)));
+        }
+        self.write(documents.into_iter().map(|document| self.pack(document)).collect()).await
+    }
 
     /// Writes records, each under its own condition; returns when they are durable, an outcome for each in order.
     async fn put(&self, puts: Vec<Put>) -> Result<Vec<PutOutcome>, StoreError>;

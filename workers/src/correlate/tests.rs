@@ -8,7 +8,7 @@ use serde_json::{Map, json};
 use super::*;
 use crate::{
     broker::{Consumer, DeadMessage, Depth},
-    store::{Document, ItemResult, Record, SearchResponse},
+    store::{Document, ItemResult, Packed, Record, SearchResponse},
 };
 
 /// A broker and a store that note, in one list, what they take.
@@ -73,7 +73,11 @@ impl Broker for Outside {
 
 #[async_trait]
 impl Store for Outside {
-    async fn bulk(&self, _: Vec<Document>) -> Result<Vec<ItemResult>, StoreError> {
+    fn pack(&self, document: Document) -> Packed {
+        Packed::new(document)
+    }
+
+    async fn write(&self, _: Vec<Packed>) -> Result<Vec<ItemResult>, StoreError> {
         Ok(Vec::new())
     }
 

@@ -37,7 +37,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use self::bulk::Writer;
+use self::bulk::{Line, Writer};
 use self::gather::Gather;
 use self::indices::Indices;
 use self::limiter::Limiter;
@@ -46,7 +46,7 @@ use self::names::{Names, day_of};
 use self::records::Records;
 use self::templates::IndexSettings;
 use self::transport::{Request, Transport};
-use super::{Document, Family, ItemResult, Put, PutOutcome, Record, SearchRequest, SearchResponse, Store, StoreError};
+use super::{Document, Family, ItemResult, Packed, Put, PutOutcome, Record, Rejection, SearchRequest, SearchResponse, Store, StoreError};
 use crate::secrets::Secrets;
 
 /// How the store in a cluster works.
@@ -76,7 +76,7 @@ impl Default for Options {
 /// The store in a cluster.
 pub struct ElasticsearchStore {
     cluster: Arc<Cluster>,
-    gather: Gather,
+    gather: Gather<Result<Line, Rejection>>,
     limiter: Limiter,
     trees: Trees,
     closed: CancellationToken,
@@ -171,13 +171,15 @@ impl Cluster {
 
 #[async_trait]
 impl Store for ElasticsearchStore {
-    async fn bulk(&self, documents: Vec<Document>) -> Result<Vec<ItemResult>, StoreError> {
+    fn pack(&self, document: Document) -> Packed {
+        Packed::new(Line::new(document, self.trees))
+    }
+
+    async fn write(&self, packed: Vec<Packed>) -> Result<Vec<ItemResult>, StoreError> {
         let cluster = self.cluster()?;
-        if let Some(document) = documents.iter().find(|document| !document.family.is_series()) {
-            return Err(StoreError::BadRequest(format!("{} are records; write them with put", document.family)));
-        }
-        let writer = Writer { transport: &cluster.transport, indices: &cluster.indices, limiter: &self.limiter, trees: self.trees };
-        self.gather.write(documents, async |documents| writer.write(documents).await).await
+        let lines = packed.into_iter().map(Packed::unpack).collect::<Result<Vec<_>, _>>()?;
+        let writer = Writer { transport: &cluster.transport, indices: &cluster.indices, limiter: &self.limiter };
+        self.gather.write(lines, async |lines| writer.write(lines).await).await
     }
 
     async fn put(&self, puts: Vec<Put>) -> Result<Vec<PutOutcome>, StoreError> {

@@ -48,7 +48,7 @@ pub use self::reader::StoreReader;
 use self::records::Records;
 use self::search::Search;
 use self::series::{Series, day_of, start_of};
-use super::{Document, Family, ItemResult, Put, PutOutcome, Record, Rejection, SearchRequest, SearchResponse, Store, StoreError};
+use super::{Document, Family, ItemResult, Packed, Put, PutOutcome, Record, Rejection, SearchRequest, SearchResponse, Store, StoreError};
 
 /// So many bulks are prepared or written at a time; more wait.
 const MAX_BULKS: usize = 64;
@@ -164,13 +164,19 @@ impl Drop for EmbeddedStore {
 
 #[async_trait]
 impl Store for EmbeddedStore {
-    async fn bulk(&self, documents: Vec<Document>) -> Result<Vec<ItemResult>, StoreError> {
-        if documents.is_empty() {
+    fn pack(&self, document: Document) -> Packed {
+        let Document { family, received_millis, may_repeat, .. } = document;
+        let day = day_of(received_millis).ok_or_else(|| Rejection { reason: format!("the receive time {received_millis} ms is no date") });
+        Packed::new(day.and_then(|day| Ok(Write { place: (family, day), may_repeat, document: Prepared::new(document)? })))
+    }
+
+    async fn write(&self, packed: Vec<Packed>) -> Result<Vec<ItemResult>, StoreError> {
+        if packed.is_empty() {
             return Ok(Vec::new());
         }
         let permit = Arc::clone(&self.bulks).acquire_owned().await.map_err(|_| closed())?;
         let (answer, answered) = oneshot::channel();
-        let (writes, results) = blocking(move || prepare(documents)).await?;
+        let (writes, results) = firsts(packed)?;
         self.index.send(indexer::Command::Write(Bulk { writes, results, answer, permit })).map_err(|_| closed())?;
         answered.await.map_err(|_| closed())?
     }
@@ -261,21 +267,13 @@ fn is_series(family: Family) -> bool {
     !records::FAMILIES.contains(&family)
 }
 
-/// Looks a bulk through: what can be written, and what the answer to each document will be. Of several documents with one id only the
-/// first is written.
-fn prepare(documents: Vec<Document>) -> Result<(Vec<Write>, Vec<ItemResult>), StoreError> {
-    if let Some(document) = documents.iter().find(|document| !is_series(document.family)) {
-        return Err(StoreError::BadRequest(format!("{} are records; write them with put", document.family)));
-    }
-    let mut writes = Vec::with_capacity(documents.len());
-    let mut results = Vec::with_capacity(documents.len());
-    for document in documents {
-        let (family, may_repeat, received) = (document.family, document.may_repeat, document.received_millis);
-        results.push(Prepared::new(document).and_then(|document| {
-            let day = day_of(received).ok_or_else(|| Rejection { reason: format!("the receive time {received} ms is no date") })?;
-            writes.push(Write { place: (family, day), may_repeat, document });
-            Ok(())
-        }));
+/// What of a bulk can be written, and what the answer to each document will be. Of several documents with one id only the first is written.
+fn firsts(packed: Vec<Packed>) -> Result<(Vec<Write>, Vec<ItemResult>), StoreError> {
+    let mut writes: Vec<Write> = Vec::with_capacity(packed.len());
+    let mut results = Vec::with_capacity(packed.len());
+    for packed in packed {
+        let write: Result<Write, Rejection> = packed.unpack()?;
+        results.push(write.map(|write| writes.push(write)));
     }
     let mut ids: HashSet<(Family, &str)> = HashSet::with_capacity(writes.len());
     let first_of_id: Vec<bool> = writes.iter().map(|write| ids.insert((write.place.0, write.document.id.as_str()))).collect();

@@ -39,11 +39,10 @@ pub(super) struct Writer<'a> {
     pub(super) transport: &'a Transport,
     pub(super) indices: &'a Indices,
     pub(super) limiter: &'a Limiter,
-    pub(super) trees: Trees,
 }
 
 /// A document on its way.
-struct Line {
+pub(super) struct Line {
     /// Its place in the bulk.
     position: usize,
     family: Family,
@@ -64,18 +63,10 @@ enum End {
 
 impl Writer<'_> {
     /// Writes time series; a result for each document in order.
-    pub(super) async fn write(&self, documents: Vec<Document>) -> Result<Vec<ItemResult>, StoreError> {
-        let mut results: Vec<ItemResult> = Vec::with_capacity(documents.len());
-        let mut waiting = Vec::with_capacity(documents.len());
-        for (position, document) in documents.into_iter().enumerate() {
-            results.push(match Line::new(position, document, self.trees) {
-                Ok(line) => {
-                    waiting.push(line);
-                    Ok(())
-                }
-                Err(rejection) => Err(rejection),
-            });
-        }
+    pub(super) async fn write(&self, lines: Vec<Result<Line, Rejection>>) -> Result<Vec<ItemResult>, StoreError> {
+        let mut waiting = Vec::with_capacity(lines.len());
+        let keep = |(position, line): (usize, Result<Line, Rejection>)| line.map(|line| waiting.push(Line { position, ..line }));
+        let mut results: Vec<ItemResult> = lines.into_iter().enumerate().map(keep).collect();
         // Of one id the first goes; the next gets its turn only if that one is refused.
         while !waiting.is_empty() {
             let (firsts, others) = firsts(waiting);
@@ -305,12 +296,13 @@ impl Writer<'_> {
 }
 
 impl Line {
-    fn new(position: usize, document: Document, trees: Trees) -> Result<Self, Rejection> {
+    /// Refuses what no index can take.
+    pub(super) fn new(document: Document, trees: Trees) -> Result<Self, Rejection> {
         let Document { family, id, received_millis, may_repeat, body } = document;
         let day = day_of(received_millis)
             .ok_or_else(|| Rejection { reason: format!("the receive time {received_millis} ms is no date of a log") })?;
         let json = encode(&id, received_millis, &body, trees)?;
-        Ok(Self { position, family, day, id, json, may_repeat, sent_to: None })
+        Ok(Self { position: 0, family, day, id, json, may_repeat, sent_to: None })
     }
 
     /// Bytes in a request, roughly.

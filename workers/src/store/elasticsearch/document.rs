@@ -25,6 +25,8 @@ pub(super) const RECEIVED: &str = "redoubt.received";
 const MAX_ID_BYTES: usize = 512;
 /// Documents whose JSON is longer are refused, in bytes.
 const MAX_SOURCE_BYTES: usize = 16 << 20;
+/// So much room a document gets at first, in bytes: few need more.
+const USUAL_BYTES: usize = 2 << 10;
 /// Deeper documents are refused: no JSON parser would read them back.
 const MAX_DEPTH: usize = 120;
 /// A text in a `flat_object` is one term together with its path; longer ones are refused, in bytes. Lucene's limit.
@@ -52,7 +54,11 @@ pub(super) fn encode(id: &str, received_millis: i64, body: &Map<String, Value>, 
     let unwritable = |error: serde_json::Error| refuse(format!("cannot be written as JSON: {error}"));
     let mut own = Own { id, received: received_millis, source: None };
     let mut json = match fitting(body, received_millis, trees) {
-        None => serde_json::to_vec(body).map_err(unwritable)?,
+        None => {
+            let mut json = Vec::with_capacity(USUAL_BYTES);
+            serde_json::to_writer(&mut json, body).map_err(unwritable)?;
+            json
+        }
         Some(changed) => {
             own.source = Some(serde_json::to_string(body).map_err(unwritable)?);
             serde_json::to_vec(&changed).map_err(unwritable)?

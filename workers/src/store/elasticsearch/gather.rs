@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Semaphore, oneshot};
 
-use crate::store::{Document, ItemResult, StoreError};
+use crate::store::{ItemResult, StoreError};
 
 /// So many bulks are on their way at a time.
 const TURNS: usize = 2;
@@ -16,28 +16,28 @@ const TURNS: usize = 2;
 const MAX_DOCUMENTS: usize = 5_000;
 
 /// What waits for a turn.
-pub(super) struct Gather {
+pub(super) struct Gather<D> {
     turns: Semaphore,
-    waiting: Mutex<Vec<Waiting>>,
+    waiting: Mutex<Vec<Waiting<D>>>,
 }
 
-struct Waiting {
-    documents: Vec<Document>,
+struct Waiting<D> {
+    documents: Vec<D>,
     answer: oneshot::Sender<Result<Vec<ItemResult>, StoreError>>,
 }
 
-impl Default for Gather {
+impl<D> Default for Gather<D> {
     fn default() -> Self {
         Self { turns: Semaphore::new(TURNS), waiting: Mutex::default() }
     }
 }
 
-impl Gather {
+impl<D> Gather<D> {
     /// Writes a bulk, alone or with others, by a function that answers with a result for each document in order.
     pub(super) async fn write(
         &self,
-        documents: Vec<Document>,
-        write: impl AsyncFnOnce(Vec<Document>) -> Result<Vec<ItemResult>, StoreError>,
+        documents: Vec<D>,
+        write: impl AsyncFnOnce(Vec<D>) -> Result<Vec<ItemResult>, StoreError>,
     ) -> Result<Vec<ItemResult>, StoreError> {
         let (answer, mut answered) = oneshot::channel();
         self.waiting().push(Waiting { documents, answer });
@@ -52,7 +52,7 @@ impl Gather {
         answered.await.map_err(|_| given_up())?
     }
 
-    async fn write_waiting(&self, write: impl AsyncFnOnce(Vec<Document>) -> Result<Vec<ItemResult>, StoreError>) {
+    async fn write_waiting(&self, write: impl AsyncFnOnce(Vec<D>) -> Result<Vec<ItemResult>, StoreError>) {
         let taken = self.take();
         if taken.is_empty() {
             return;
@@ -75,7 +75,7 @@ impl Gather {
     }
 
     /// The bulks that waited for longest, as many as may go together.
-    fn take(&self) -> Vec<Waiting> {
+    fn take(&self) -> Vec<Waiting<D>> {
         let mut waiting = self.waiting();
         let mut documents = 0;
         let fitting = waiting
@@ -89,7 +89,7 @@ impl Gather {
         waiting.drain(..count).collect()
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Vec<Waiting>> {
+    fn waiting(&self) -> MutexGuard<'_, Vec<Waiting<D>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -103,26 +103,24 @@ mod tests {
     use std::sync::Arc;
 
     use futures::future::join_all;
-    use serde_json::Map;
     use tokio::sync::Notify;
 
     use super::*;
-    use crate::store::{Family, Rejection};
+    use crate::store::Rejection;
 
-    fn bulk(count: usize, id: &str) -> Vec<Document> {
-        let document = Document { family: Family::Events, id: id.to_owned(), received_millis: 0, may_repeat: false, body: Map::new() };
-        vec![document; count]
+    fn bulk(count: usize, name: &str) -> Vec<String> {
+        vec![name.to_owned(); count]
     }
 
-    /// Refuses each document with its own id.
-    fn named(documents: Vec<Document>) -> Vec<ItemResult> {
-        documents.into_iter().map(|document| Err(Rejection { reason: document.id })).collect()
+    /// Refuses each document by its own name.
+    fn named(documents: Vec<String>) -> Vec<ItemResult> {
+        documents.into_iter().map(|reason| Err(Rejection { reason })).collect()
     }
 
     #[tokio::test]
     async fn what_comes_meanwhile_goes_together_and_each_gets_its_own_results() {
         let (gather, go_on, sizes) = (Gather::default(), Notify::new(), Mutex::new(Vec::new()));
-        let write = async |documents: Vec<Document>| {
+        let write = async |documents: Vec<String>| {
             sizes.lock().unwrap().push(documents.len());
             if documents.len() == 1 {
                 go_on.notified().await;
@@ -149,7 +147,7 @@ mod tests {
     async fn a_failure_is_told_to_all_and_a_large_bulk_goes_alone() {
         let gather = Arc::new(Gather::default());
         let sizes = Mutex::new(Vec::new());
-        let write = async |documents: Vec<Document>| {
+        let write = async |documents: Vec<String>| {
             sizes.lock().unwrap().push(documents.len());
             tokio::task::yield_now().await;
             if documents.len() > MAX_DOCUMENTS { Ok(named(documents)) } else { Err(StoreError::Unavailable("down".to_owned())) }
@@ -166,7 +164,7 @@ mod tests {
     #[tokio::test]
     async fn whoever_went_along_with_a_write_that_was_given_up_is_told() {
         let gather = Gather::default();
-        let never = async |_: Vec<Document>| std::future::pending().await;
+        let never = async |_: Vec<String>| std::future::pending().await;
         let mut leader = Box::pin(gather.write(bulk(1, "leader"), never));
         assert!(futures::poll!(leader.as_mut()).is_pending());
         let mut other_turn = Box::pin(gather.write(bulk(1, "other"), never));
