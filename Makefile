@@ -7,7 +7,7 @@ CARGO ?= cargo
 DATA ?= data
 RELEASE := $(or $(CARGO_TARGET_DIR),target)/release/redoubt
 
-.PHONY: help setup setup-servers run attack test lint unit test-stores bench soak servers servers-stop cluster-up cluster-down test-cluster test-cluster-short generate clean
+.PHONY: help setup setup-servers run attack test lint unit test-stores test-brokers bench soak servers servers-stop cluster-up cluster-down test-cluster test-cluster-short generate clean
 
 help: ## Say what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 15
@@ -41,6 +41,9 @@ test-stores: ## The tests of the store with the other servers that it is made fo
 		echo "$$store"; \
 		REDOUBT_TEST_STORE=$$store REDOUBT_REQUIRE_SERVERS=1 $(CARGO) test --workspace --locked --test conformance store::elasticsearch || exit 1; \
 	done
+
+test-brokers: ## The tests of the queue with RabbitMQ 4, from Debian 13's packages
+	REDOUBT_TEST_BROKER=rabbitmq-4 REDOUBT_REQUIRE_SERVERS=1 $(CARGO) test --workspace --locked --test conformance broker::rabbitmq
 
 servers: setup-servers ## Start the servers that Redoubt works with, for development, and leave them running
 	@tests/up
