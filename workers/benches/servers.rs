@@ -7,6 +7,9 @@
 //! time from an event's acceptance (its 202) to its alert on the broker's topic (99 of 100 within 300 ms), and to its being found in
 //! Elasticsearch (2 s).
 //!
+//! Then the same with Elasticsearch on one core of its own and all else on another, raw and whole path: what it is to have cores for each,
+//! at half the scale of a machine with twice as many.
+//!
 //! `REDOUBT_BENCH_MINUTES=10` adds so many minutes of full load with all rules, and the memory of the process in each (below 500 MB).
 #![allow(clippy::unwrap_used, reason = "a benchmark that fails has no result")]
 
@@ -14,7 +17,7 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    process::Child,
+    process::{Child, Command},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -38,7 +41,7 @@ use redoubt::{
 };
 use redoubt_crds::ExternalBroker;
 use redoubt_engine::{alert::Alert, compile::Outcome, event::RawEvent, format::frame};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use crate::{
@@ -56,6 +59,10 @@ mod servers;
 const EVENTS: usize = 450_000;
 /// Client settings that the raw run tries: requests at a time, and megabytes in each.
 const RAW_SETTINGS: [(usize, usize); 4] = [(2, 5), (1, 5), (4, 5), (2, 10)];
+/// Those for a server that is warm, with cores of its own.
+const RAW_SETTINGS_APART: [(usize, usize); 2] = [(2, 5), (2, 10)];
+/// So long the server may take to merge what the run before gave it, which the next one is not to pay for.
+const MERGING: Duration = Duration::from_secs(120);
 /// Events whose alerts are timed, and the pause between two.
 const MARKS: usize = 1_500;
 const MARK_EVERY: Duration = Duration::from_millis(20);
@@ -110,13 +117,21 @@ async fn measure(corpora: &Path, server: Server) {
     fs::write(site.path("mark.yaml"), MARK).unwrap();
     let bodies = Arc::new(load::bodies(&load::ordinary(&load::records(corpora), &all)));
 
-    let raw = site.raw(&bodies).await;
-    println!("raw _bulk of {EVENTS} documents, best of {RAW_SETTINGS:?} (requests at a time, MB): {raw:.0} docs/s");
+    // The first run warms the server up and does not count.
+    site.raw("warming up", &bodies, &RAW_SETTINGS[..1]).await;
+    let runs = [("a tenth of the rules", &tenth, 0.8), ("all rules", &all, 0.6)];
+    let raw = site.raw("together", &bodies, &RAW_SETTINGS).await;
     let mut reached = 0.0;
-    for (name, rules, limit) in [("a tenth of the rules", &tenth, 0.8), ("all rules", &all, 0.6)] {
+    for (name, rules, limit) in runs {
         reached = site.whole_path(name, rules, &bodies, raw, limit).await;
     }
     site.latency(&all, &bodies, reached / 2.0).await;
+    site.bind("0", "1");
+    let raw = site.raw("apart", &bodies, &RAW_SETTINGS_APART).await;
+    for (name, rules, limit) in runs {
+        site.whole_path(&format!("apart, {name}"), rules, &bodies, raw, limit).await;
+    }
+    site.bind("0,1", "0,1");
     if let Some(minutes) = std::env::var("REDOUBT_BENCH_MINUTES").ok().and_then(|minutes| minutes.parse().ok()) {
         site.endure(&all, &bodies, minutes).await;
     }
@@ -149,8 +164,31 @@ impl Site {
         ElasticsearchStore::open(&spec, Secrets::new("none"), &Options::default()).await.unwrap()
     }
 
-    /// Documents a second of the best client settings.
-    async fn raw(&self, bodies: &[Body]) -> f64 {
+    /// Has the server run on some processors, and all else on others.
+    fn bind(&self, server: &str, others: &str) {
+        for (pid, processors) in [(self.server.pid(), server), (self.nodes.pid("a"), others), (std::process::id().to_string(), others)] {
+            let bound = Command::new("taskset").args(["--all-tasks", "--cpu-list", "--pid", processors, &pid]).output().unwrap();
+            assert!(bound.status.success(), "taskset {processors} {pid}: {}", String::from_utf8_lossy(&bound.stderr));
+        }
+    }
+
+    /// Waits until the server has merged what it took before.
+    async fn settled(&self) {
+        let url = format!("{}/_nodes/stats/indices/merge?filter_path=nodes.*.indices.merges.current", self.server.url());
+        let started = Instant::now();
+        loop {
+            let told: Value = reqwest::get(&url).await.unwrap().json().await.unwrap();
+            let merging = told["nodes"].as_object().unwrap().values().any(|node| node["indices"]["merges"]["current"] != 0);
+            if !merging {
+                return;
+            }
+            assert!(started.elapsed() < MERGING, "the server merges on and on");
+            tokio::time::sleep(ASK_EVERY).await;
+        }
+    }
+
+    /// Documents a second of the best of some client settings.
+    async fn raw(&self, name: &str, bodies: &[Body], settings: &[(usize, usize)]) -> f64 {
         let plan = load_and_compile(&[load::samples()]).plan;
         let mut documents = Vec::with_capacity(EVENTS);
         for (source, _, body) in bodies {
@@ -168,9 +206,8 @@ impl Site {
             }
         }
         let mut best: f64 = 0.0;
-        // The first run warms the server up and does not count.
-        for (round, (clients, megabytes)) in std::iter::once(RAW_SETTINGS[0]).chain(RAW_SETTINGS).enumerate() {
-            let prefix = format!("raw-{round}");
+        for (round, &(clients, megabytes)) in settings.iter().enumerate() {
+            let prefix = format!("raw-{}-{round}", name.replace(' ', "-"));
             let day = jiff::Timestamp::now().strftime("%Y.%m.%d");
             self.store(&prefix).await.close().await;
             let mut requests = vec![Vec::new()];
@@ -185,17 +222,17 @@ impl Site {
                 request.extend_from_slice(document);
                 request.push(b'\n');
             }
+            self.settled().await;
             let before = [self.server.pid().as_str(), "self"].map(load::cpu_seconds);
             let rate = documents.len() as f64 / raw::send(self.server.url(), requests, clients).await.as_secs_f64();
             let spent = [self.server.pid().as_str(), "self"].map(load::cpu_seconds);
             let [server, client] = [0, 1].map(|who| (spent[who] - before[who]) * 1e6 / documents.len() as f64);
             println!(
-                "raw _bulk, {clients} at a time, {megabytes} MB: {rate:.0} docs/s; us of processor time: Elasticsearch {server:.0}, client {client:.0}"
+                "raw _bulk, {name}, {clients} at a time, {megabytes} MB: {rate:.0} docs/s; us of processor time: Elasticsearch {server:.0}, client {client:.0}"
             );
-            if round > 0 {
-                best = best.max(rate);
-            }
+            best = best.max(rate);
         }
+        println!("raw _bulk of {EVENTS} documents, {name}, best of {settings:?} (requests at a time, MB): {best:.0} docs/s");
         best
     }
 
@@ -233,7 +270,8 @@ impl Site {
 
     /// Events a second from HTTP to the answer of Elasticsearch.
     async fn whole_path(&self, name: &str, rules: &Path, bodies: &Arc<Vec<Body>>, raw: f64, limit: f64) -> f64 {
-        let mut siem = self.start(&format!("path-{}", name.replace(' ', "-")), rules).await;
+        let mut siem = self.start(&format!("path-{}", name.replace([' ', ','], "-")), rules).await;
+        self.settled().await;
         let before = self.spent(&siem);
         let run = load::feed(&siem, Arc::clone(bodies)).await;
         let rate = EVENTS as f64 / run.indexed;
