@@ -400,18 +400,21 @@ impl Site {
 /// When something was first seen, by the id of its event.
 type Seen = Arc<Mutex<BTreeMap<String, Instant>>>;
 
-/// Sends bodies over and over at a rate, until told to stop.
+/// Sends bodies over and over at a rate, until told to stop; each time with other ids, so that all of it has to be written.
 fn load_at(rate: f64, bodies: Arc<Vec<Body>>, stop: Arc<AtomicBool>) -> JoinHandle<()> {
     tokio::spawn(async move {
         let client = reqwest::Client::new();
         let (started, mut sent) = (Instant::now(), 0);
-        for (source, count, body) in bodies.iter().cycle() {
-            if stop.load(Ordering::Relaxed) {
-                break;
+        for pass in 0.. {
+            for (source, count, body) in bodies.iter() {
+                if stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                let body = body.replace("\"eventID\":\"", &format!("\"eventID\":\"{pass}."));
+                tokio::time::sleep_until((started + Duration::from_secs_f64(f64::from(sent) / rate)).into()).await;
+                load::post(&client, source, &body).await;
+                sent += u32::try_from(*count).unwrap();
             }
-            tokio::time::sleep_until((started + Duration::from_secs_f64(f64::from(sent) / rate)).into()).await;
-            load::post(&client, source, body).await;
-            sent += u32::try_from(*count).unwrap();
         }
     })
 }

@@ -3,33 +3,38 @@
 //! ```text
 //! offset  bytes  what
 //!      0      4  magic, "RDBT"
-//!      4      1  version, 1
+//!      4      1  version, 2
 //!      5      1  kind: 'e' events, 'm' matches, 'a' alerts
 //!      6      4  number of items, little-endian
 //!     10      4  length of the items before compression, little-endian
-//!     14      -  one zstd frame: the items as JSON, each ended by a line feed
+//!     14      -  one zstd frame: the items
 //! ```
 //!
+//! A match or an alert is a line of JSON. An event is a line of JSON that says what is known of it and how many `bytes` its body has, then
+//! the body as it came, then a line feed: bodies are most of what goes through a queue, and are neither escaped nor read on the way.
+//!
 //! A role that is rolled back or forward meets messages of its neighbour's version, so the version is checked before anything else.
-//! JSON, since a person can then read a dead letter with `zstd -d` alone; compressed, since the queue's disk is what bounds throughput.
+//! Text, since a person can then read a dead letter with `zstd -d` alone; compressed, since the queue's disk is what bounds throughput.
 //! Nothing here trusts the header: the declared length bounds what is decompressed, and is itself bounded.
 
-use std::io::Write as _;
+use std::{borrow::Cow, sync::Arc};
 
 use redoubt_engine::event::RawEvent;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 const MAGIC: [u8; 4] = *b"RDBT";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const HEADER: usize = 14;
 /// zstd's fastest regular level: three quarters of the default level's gain at a third of its time, on log lines.
 const LEVEL: i32 = 1;
 
-/// Room for each item to begin with, in bytes: few need more, and what is not written to takes no memory.
+/// Room for each match or alert to begin with, in bytes: few need more, and what is not written to takes no memory.
 const USUAL_BYTES: usize = 2 << 10;
+/// Room for what stands beside an event's body, in bytes.
+const HEAD_BYTES: usize = 192;
 
-/// Largest size of a batch before compression, in bytes. The roles cut batches far smaller; a single event of 16 MiB still fits when
-/// each of its bytes is escaped.
+/// Largest size of a batch before compression, in bytes. The roles cut batches far smaller; a single alert whose event has 16 MiB still
+/// fits when each of its bytes is escaped.
 pub const MAX_BYTES: usize = 128 << 20;
 
 /// What the items of a batch are.
@@ -60,7 +65,7 @@ pub enum BatchError {
     #[error("not a batch: it does not begin with the bytes \"RDBT\" and a header")]
     NotABatch,
     /// Written by a version that this one does not know.
-    #[error("the batch has version {0}, this process reads version 1; bring all roles to the same release")]
+    #[error("the batch has version {0}, this process reads version {VERSION}; bring all roles to the same release")]
     Version(u8),
     /// A batch of another kind.
     #[error("the batch holds items of kind {found:?}, not {expected:?}")]
@@ -89,12 +94,59 @@ pub enum BatchError {
     },
 }
 
+/// An event on its way into a message: a [`RawEvent`] whose parts may still lie in the request that it came by.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry<'a> {
+    /// Id stamped at receipt.
+    pub id: &'a str,
+    /// When it was received, in milliseconds since 1970.
+    pub received_millis: i64,
+    /// Name of the LogSource it came by.
+    pub source: &'a str,
+    /// Address of the sender, where known.
+    pub sender: Option<&'a str>,
+    /// The event itself.
+    pub body: &'a str,
+}
+
+impl<'a> From<&'a RawEvent> for Entry<'a> {
+    fn from(event: &'a RawEvent) -> Self {
+        let RawEvent { id, received_millis, source, sender, body } = event;
+        Self { id, received_millis: *received_millis, source, sender: sender.as_deref(), body }
+    }
+}
+
+/// The line before an event's body.
+#[derive(Serialize, Deserialize)]
+struct Head<'a> {
+    #[serde(borrow)]
+    id: Cow<'a, str>,
+    received_millis: i64,
+    #[serde(borrow)]
+    source: Cow<'a, str>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    sender: Option<Cow<'a, str>>,
+    /// Length of the body.
+    bytes: usize,
+}
+
 /// Writes events as one message.
 ///
 /// # Errors
 /// The events are above [`MAX_BYTES`] together.
-pub fn encode_events(events: &[RawEvent]) -> Result<Vec<u8>, BatchError> {
-    encode(Kind::Events, events)
+pub fn encode_events<'a>(events: impl IntoIterator<Item = impl Into<Entry<'a>>>) -> Result<Vec<u8>, BatchError> {
+    let events: Vec<Entry<'a>> = events.into_iter().map(Into::into).collect();
+    let mut items = Vec::with_capacity(events.iter().map(|event| event.body.len() + HEAD_BYTES).sum::<usize>().min(MAX_BYTES));
+    for (item, Entry { id, received_millis, source, sender, body }) in events.iter().enumerate() {
+        let (id, source, sender) = (Cow::Borrowed(*id), Cow::Borrowed(*source), sender.map(Cow::Borrowed));
+        let head = Head { id, received_millis: *received_millis, source, sender, bytes: body.len() };
+        serde_json::to_writer(&mut items, &head).map_err(|error| BatchError::Item { item, error })?;
+        items.push(b'\n');
+        items.extend_from_slice(body.as_bytes());
+        items.push(b'\n');
+        bounded(&items)?;
+    }
+    pack(Kind::Events, events.len(), &items)
 }
 
 /// Reads a message of events.
@@ -102,10 +154,31 @@ pub fn encode_events(events: &[RawEvent]) -> Result<Vec<u8>, BatchError> {
 /// # Errors
 /// See [`BatchError`]; none of them passes by itself, so the message is one to set aside.
 pub fn decode_events(message: &[u8]) -> Result<Vec<RawEvent>, BatchError> {
-    decode(Kind::Events, message)
+    let (count, items) = unpack(Kind::Events, message)?;
+    let mut left = str::from_utf8(&items).map_err(|error| BatchError::Damaged(error.to_string()))?;
+    let mut events: Vec<RawEvent> = Vec::with_capacity(count.min(left.len() / 2));
+    while let Some((head, rest)) = left.split_once('\n') {
+        let item = events.len();
+        let head: Head<'_> = serde_json::from_str(head).map_err(|error| BatchError::Item { item, error })?;
+        let cut_off = || BatchError::Damaged(format!("item {item} has no body of {} bytes", head.bytes));
+        let (body, rest) = rest.split_at_checked(head.bytes).ok_or_else(cut_off)?;
+        left = rest.strip_prefix('\n').ok_or_else(cut_off)?;
+        // Most events of a message have one source and one sender.
+        let before = events.last();
+        let source = shared(before.map(|event| &event.source), &head.source);
+        let sender = head.sender.map(|sender| shared(before.and_then(|event| event.sender.as_ref()), &sender));
+        events.push(RawEvent { id: head.id.into_owned(), received_millis: head.received_millis, source, sender, body: body.to_owned() });
+    }
+    counted(count, events.len(), left)?;
+    Ok(events)
 }
 
-/// Writes items as one message.
+/// The text, by another owner of the one before where it is the same.
+fn shared(before: Option<&Arc<str>>, text: &str) -> Arc<str> {
+    before.filter(|before| ***before == *text).map_or_else(|| Arc::from(text), Arc::clone)
+}
+
+/// Writes matches or alerts as one message.
 ///
 /// # Errors
 /// An item has no JSON form, or the items are above [`MAX_BYTES`] together.
@@ -114,27 +187,56 @@ pub fn encode<T: Serialize>(kind: Kind, items: &[T]) -> Result<Vec<u8>, BatchErr
     for (item, value) in items.iter().enumerate() {
         serde_json::to_writer(&mut lines, value).map_err(|error| BatchError::Item { item, error })?;
         lines.push(b'\n');
-        if lines.len() > MAX_BYTES {
-            return Err(BatchError::TooLarge { bytes: lines.len() });
-        }
+        bounded(&lines)?;
     }
-    let too_large = |_| BatchError::TooLarge { bytes: lines.len() };
-    let mut message = Vec::with_capacity(HEADER + lines.len() / 4);
-    message.extend_from_slice(&MAGIC);
-    message.extend_from_slice(&[VERSION, kind.byte()]);
-    message.extend_from_slice(&u32::try_from(items.len()).map_err(too_large)?.to_le_bytes());
-    message.extend_from_slice(&u32::try_from(lines.len()).map_err(too_large)?.to_le_bytes());
-    let damaged = |error: std::io::Error| BatchError::Damaged(error.to_string());
-    let mut encoder = zstd::stream::write::Encoder::new(message, LEVEL).map_err(damaged)?;
-    encoder.write_all(&lines).map_err(damaged)?;
-    encoder.finish().map_err(damaged)
+    pack(kind, items.len(), &lines)
 }
 
-/// Reads a message of items of one kind.
+/// Reads a message of matches or alerts.
 ///
 /// # Errors
 /// See [`BatchError`]; none of them passes by itself, so the message is one to set aside.
 pub fn decode<T: DeserializeOwned>(kind: Kind, message: &[u8]) -> Result<Vec<T>, BatchError> {
+    let (count, lines) = unpack(kind, message)?;
+    let mut left = lines.as_slice();
+    let mut items = Vec::with_capacity(count.min(left.len()));
+    while let Some(end) = left.iter().position(|byte| *byte == b'\n') {
+        let item = items.len();
+        items.push(serde_json::from_slice(&left[..end]).map_err(|error| BatchError::Item { item, error })?);
+        left = &left[end + 1..];
+    }
+    counted(count, items.len(), left)?;
+    Ok(items)
+}
+
+/// Refuses items above [`MAX_BYTES`].
+const fn bounded(items: &[u8]) -> Result<(), BatchError> {
+    if items.len() > MAX_BYTES { Err(BatchError::TooLarge { bytes: items.len() }) } else { Ok(()) }
+}
+
+/// Refuses what does not hold as many items as its header says, and nothing after them.
+fn counted(declared: usize, found: usize, left: impl AsRef<[u8]>) -> Result<(), BatchError> {
+    match left.as_ref().len() {
+        0 if declared == found => Ok(()),
+        left => Err(BatchError::Damaged(format!("{found} items and {left} bytes more where the header says {declared} items"))),
+    }
+}
+
+/// A message: the header, and the items in one frame.
+fn pack(kind: Kind, count: usize, items: &[u8]) -> Result<Vec<u8>, BatchError> {
+    let too_large = |_| BatchError::TooLarge { bytes: items.len() };
+    let frame = zstd::bulk::compress(items, LEVEL).map_err(|error| BatchError::Damaged(error.to_string()))?;
+    let mut message = Vec::with_capacity(HEADER + frame.len());
+    message.extend_from_slice(&MAGIC);
+    message.extend_from_slice(&[VERSION, kind.byte()]);
+    message.extend_from_slice(&u32::try_from(count).map_err(too_large)?.to_le_bytes());
+    message.extend_from_slice(&u32::try_from(items.len()).map_err(too_large)?.to_le_bytes());
+    message.extend_from_slice(&frame);
+    Ok(message)
+}
+
+/// How many items a message says it has, and all of them in one piece.
+fn unpack(kind: Kind, message: &[u8]) -> Result<(usize, Vec<u8>), BatchError> {
     let (header, frame) = message.split_at_checked(HEADER).ok_or(BatchError::NotABatch)?;
     let [m0, m1, m2, m3, version, found, c0, c1, c2, c3, l0, l1, l2, l3] = *header else { return Err(BatchError::NotABatch) };
     if [m0, m1, m2, m3] != MAGIC {
@@ -151,17 +253,11 @@ pub fn decode<T: DeserializeOwned>(kind: Kind, message: &[u8]) -> Result<Vec<T>,
     if length > MAX_BYTES {
         return Err(BatchError::TooLarge { bytes: length });
     }
-    let lines = zstd::bulk::decompress(frame, length).map_err(|error| BatchError::Damaged(error.to_string()))?;
-    let found_count = lines.iter().filter(|byte| **byte == b'\n').count();
-    if lines.len() != length || found_count != count {
-        let (bytes, header) = (lines.len(), format!("{count} items in {length} bytes"));
-        return Err(BatchError::Damaged(format!("{found_count} items in {bytes} bytes where the header says {header}")));
+    let items = zstd::bulk::decompress(frame, length).map_err(|error| BatchError::Damaged(error.to_string()))?;
+    if items.len() != length {
+        return Err(BatchError::Damaged(format!("{} bytes of items where the header says {length}", items.len())));
     }
-    let mut items = Vec::with_capacity(count);
-    for (item, line) in lines.split(|byte| *byte == b'\n').take(count).enumerate() {
-        items.push(serde_json::from_slice(line).map_err(|error| BatchError::Item { item, error })?);
-    }
-    Ok(items)
+    Ok((count, items))
 }
 
 #[cfg(test)]
@@ -197,7 +293,7 @@ mod tests {
         #[test]
         fn no_bytes_make_reading_panic(mut message in prop::collection::vec(any::<u8>(), 0..200), with_header in any::<bool>()) {
             if with_header {
-                message.splice(0..0, *b"RDBT\x01e");
+                message.splice(0..0, *b"RDBT\x02e");
             }
 
             let _ = decode_events(&message);
@@ -219,11 +315,17 @@ mod tests {
     #[test]
     fn the_header_is_laid_out_as_documented() {
         let message = encode_events(&[event("x"), event("y")]).unwrap();
-        let lines: usize = [event("x"), event("y")].iter().map(|event| serde_json::to_string(event).unwrap().len() + 1).sum();
+        let items = concat!(
+            r#"{"id":"id-1","received_millis":1700000000000,"source":"web","bytes":1}"#,
+            "\nx\n",
+            r#"{"id":"id-1","received_millis":1700000000000,"source":"web","bytes":1}"#,
+            "\ny\n"
+        );
 
-        assert_eq!(&message[..6], b"RDBT\x01e");
+        assert_eq!(&message[..6], b"RDBT\x02e");
         assert_eq!(&message[6..10], 2_u32.to_le_bytes());
-        assert_eq!(&message[10..14], u32::try_from(lines).unwrap().to_le_bytes());
+        assert_eq!(&message[10..14], u32::try_from(items.len()).unwrap().to_le_bytes());
+        assert_eq!(zstd::bulk::decompress(&message[14..], items.len()).unwrap(), items.as_bytes());
     }
 
     #[test]
@@ -238,7 +340,7 @@ mod tests {
         for (case, message, expected) in [
             ("empty", Vec::new(), "not a batch"),
             ("another magic", with(0, b'X'), "not a batch"),
-            ("a later version", with(4, 2), "version 2"),
+            ("another version", with(4, 1), "version 1"),
             ("another kind", with(5, b'm'), "kind 'm'"),
             ("another count", with(6, 9), "where the header says 9 items"),
             ("a length above the bound", with(13, 0xff), "the limit is"),
@@ -253,7 +355,7 @@ mod tests {
     #[test]
     fn a_frame_that_swells_past_its_header_is_not_unpacked() {
         let bomb = zstd::bulk::compress(&vec![b'\n'; 64 << 20], 19).unwrap();
-        let mut message = b"RDBT\x01e".to_vec();
+        let mut message = b"RDBT\x02e".to_vec();
         message.extend_from_slice(&1_u32.to_le_bytes());
         message.extend_from_slice(&100_u32.to_le_bytes());
         message.extend_from_slice(&bomb);

@@ -33,6 +33,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use self::{auth::Credentials, body::Budget, endpoint::Endpoint, listeners::Listeners, quota::Quotas};
 use crate::{
     broker::{Broker, BrokerError, Topic},
+    cores::Cores,
     metrics::{IngestLabels, Metrics, SourceLabels},
     secrets::Secrets,
     tls::TlsError,
@@ -77,11 +78,13 @@ pub struct IngestOptions {
     pub bind: IpAddr,
     /// How long a shutdown waits for running requests and for buffered syslog messages to become durable.
     pub drain: Duration,
+    /// Where large bodies are cut.
+    pub cores: Cores,
 }
 
 impl Default for IngestOptions {
     fn default() -> Self {
-        Self { bind: IpAddr::V4(Ipv4Addr::UNSPECIFIED), drain: Duration::from_secs(20) }
+        Self { bind: IpAddr::V4(Ipv4Addr::UNSPECIFIED), drain: Duration::from_secs(20), cores: Cores::of_this_machine(false) }
     }
 }
 
@@ -144,6 +147,7 @@ struct Shared {
     credentials: Credentials,
     bodies: Arc<Budget>,
     quotas: Quotas,
+    cores: Cores,
     /// Publishing that must end before the role does, whatever became of its request.
     tasks: TaskTracker,
     /// Whether [`EVENTS_SUBSCRIPTION`] exists.
@@ -171,6 +175,7 @@ impl Ingest {
             metrics,
             clock,
             quotas: Quotas::default(),
+            cores: options.cores.clone(),
             tasks: TaskTracker::new(),
             declared: AtomicBool::new(false),
             stopping: AtomicBool::new(false),

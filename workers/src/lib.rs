@@ -14,6 +14,7 @@ pub mod backoff;
 pub mod batch;
 pub mod broker;
 pub mod cli;
+pub mod cores;
 pub mod correlate;
 mod health;
 mod inflight;

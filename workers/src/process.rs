@@ -22,10 +22,7 @@ use redoubt_engine::{
     weight::{Weight, text_bytes},
 };
 use serde_json::{Map, Value, json};
-use tokio::{
-    sync::{Semaphore, watch},
-    task::spawn_blocking,
-};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
@@ -33,6 +30,7 @@ use crate::{
     backoff::Backoff,
     batch,
     broker::{Broker, BrokerError, Delivery, Topic, declare_until_done},
+    cores::Cores,
     inflight::{InFlight, settle},
     metrics::{DropLabels, EnrichmentLabels, Metrics, ProcessLabels, ReasonLabels, RuleLabels, SourceLabels},
     publish::{MAX_MESSAGE_BYTES, cut, publish_until_taken},
@@ -45,8 +43,8 @@ pub const SUBSCRIPTION: &str = "process";
 /// Bytes of messages that may be in the works at a time.
 const PREFETCH_BYTES: usize = 32 << 20;
 /// Messages that may be in the works at a time: most of them wait for the store, whose commits pay off only when many share one.
-const IN_THE_WORKS: usize = 8;
-/// Small messages may be more, as long as all together have fewer bytes: one that holds a single event is not to wait for eight of them.
+const IN_THE_WORKS: usize = 16;
+/// Small messages may be more, as long as all together have fewer bytes: one that holds a single event is not to wait for sixteen of them.
 const SMALL_IN_THE_WORKS_BYTES: usize = 128 << 10;
 /// But never more than these.
 const MOST_IN_THE_WORKS: usize = 256;
@@ -61,8 +59,8 @@ pub struct Process {
     pub store: Arc<dyn Store>,
     /// Counters.
     pub metrics: Arc<Metrics>,
-    /// One permit for each message that is computed on at a time; meanwhile others wait for the store.
-    pub cores: Arc<Semaphore>,
+    /// Where messages are computed on; meanwhile others wait for the store.
+    pub cores: Cores,
     /// Partitions that matches are spread over.
     pub partitions: u16,
 }
@@ -116,12 +114,8 @@ impl Process {
         let mut told: HashSet<String> = HashSet::new();
         loop {
             let (plan, message, store) = (Arc::clone(&self.plan.borrow()), Arc::clone(delivery), Arc::clone(&self.store));
-            let core = Arc::clone(&self.cores).acquire_owned().await.map_err(|closed| closed.to_string())?;
-            let working = spawn_blocking(move || {
-                let _core = core;
-                Worked::of(&plan, &*store, &message, may_repeat)
-            });
-            let mut worked = working.await.map_err(|panicked| panicked.to_string())?.map_err(|undecodable| undecodable.to_string())?;
+            let working = self.cores.compute(move || Worked::of(&plan, &*store, &message, may_repeat));
+            let mut worked = working.await?.map_err(|undecodable| undecodable.to_string())?;
             let mut prompt = std::mem::take(&mut worked.prompt);
             prompt.retain(|found| told.is_empty() || !told.contains(&found.id()));
             let documents = std::mem::take(&mut worked.documents);

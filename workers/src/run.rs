@@ -16,7 +16,7 @@ use futures::{TryStreamExt as _, stream};
 use jiff::Timestamp;
 use redoubt_engine::{compile::Plan, resource::Kind};
 use tokio::{
-    sync::{Semaphore, watch},
+    sync::watch,
     task::{JoinHandle, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
@@ -29,6 +29,7 @@ use crate::{
         embedded::EmbeddedBroker,
         rabbitmq::{Bounds, RabbitMq},
     },
+    cores::Cores,
     correlate::{self, Correlate},
     health::{Health, Readiness},
     ingest::{Ingest, IngestOptions, IngestPlan},
@@ -148,6 +149,7 @@ pub async fn start(options: &Options, watched: Watched, metrics: Arc<Metrics>) -
 
     let runs = |role: Role| options.role.is_none_or(|only| only == role);
     let secrets = Secrets::new(options.secrets.clone());
+    let cores = Cores::of_this_machine(options.role.is_none());
     let broker = open_broker(options, &plan, &secrets)?;
     health.ask(Arc::clone(&broker), watched_queues(options.role, &plan).next());
     let store = match options.role {
@@ -159,7 +161,7 @@ pub async fn start(options: &Options, watched: Watched, metrics: Arc<Metrics>) -
     readiness.waits_for("the broker does not answer yet");
     if let Some(store) = &store {
         declare_all(&*broker, plan.siem.correlate.partitions, &stop_roles).await?;
-        let parts = Parts { plan: plans.clone(), broker: &broker, store, secrets: &secrets, metrics: &metrics };
+        let parts = Parts { plan: plans.clone(), broker: &broker, store, secrets: &secrets, metrics: &metrics, cores: &cores };
         parts.spawn(runs, &mut roles, &stop_roles)?;
     }
     let queues: Vec<(Topic, &'static str)> = watched_queues(options.role, &plan).collect();
@@ -172,7 +174,7 @@ pub async fn start(options: &Options, watched: Watched, metrics: Arc<Metrics>) -
     let mut ingest = None;
     if runs(Role::Ingest) {
         let ingest_plans = ingest_plans(plans, stop_roles.clone());
-        let listening = IngestOptions { bind: options.bind, drain: DRAIN };
+        let listening = IngestOptions { bind: options.bind, drain: DRAIN, cores };
         let role = Ingest::new(ingest_plans, Arc::clone(&broker), secrets, metrics, Arc::new(now_millis), listening);
         let (stop, mut bound) = (stop_ingest.clone(), role.bound());
         ingest = Some(tokio::spawn(async move { role.run(stop).await.context("ingest") }));
@@ -206,6 +208,7 @@ struct Parts<'a> {
     store: &'a Arc<dyn Store>,
     secrets: &'a Secrets,
     metrics: &'a Arc<Metrics>,
+    cores: &'a Cores,
 }
 
 impl Parts<'_> {
@@ -245,7 +248,7 @@ impl Parts<'_> {
                 broker: Arc::clone(self.broker),
                 store: Arc::clone(self.store),
                 metrics: Arc::clone(self.metrics),
-                cores: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(2, usize::from))),
+                cores: self.cores.clone(),
                 partitions,
             };
             // Where several processes do it, they delete the same.

@@ -1,6 +1,6 @@
 //! Our event as the detection core reads it: in place, without a copy.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::HashMap, sync::LazyLock};
 
 use rsigma_eval::EventValue;
 use rsigma_parser::fieldpath::unescape_brackets;
@@ -16,10 +16,21 @@ const MAX_DEPTH: usize = 128;
 const BOOKKEEPING: [&str; 3] = ["@timestamp", "log", "tags"];
 const EVENT_BOOKKEEPING: [&str; 8] = ["category", "created", "dataset", "id", "ingested", "kind", "original", "type"];
 
+/// [`ECS_NAMES`] by the first segment of their paths: most events have a few of these.
+static ECS_NAMES_BY_ROOT: LazyLock<HashMap<&str, Vec<(&str, &str)>>> = LazyLock::new(|| {
+    let mut by_root: HashMap<&str, Vec<(&str, &str)>> = HashMap::new();
+    for (name, path) in ECS_NAMES {
+        by_root.entry(path.split('.').next().unwrap_or(path)).or_default().push((name, path));
+    }
+    by_root
+});
+
 /// A view of one event, made once and asked many times: dozens of rules ask it for the same few fields, and most ask in vain.
 pub(super) struct EventView<'a> {
     document: &'a Map<String, Value>,
-    /// What each name without a path finds, sorted by name; `None` where it is more than one value, to be collected when asked for.
+    /// What the source itself said: its own names come first.
+    details: Option<&'a Map<String, Value>>,
+    /// What each other name without a path finds, sorted by name; `None` where it is more than one value, to be collected when asked for.
     names: Vec<(&'a str, Option<&'a Value>)>,
     /// First segments of the paths that may find something besides.
     segments: Vec<&'a str>,
@@ -30,11 +41,8 @@ impl<'a> EventView<'a> {
         let document = &event.document;
         let details = document.get("details").and_then(Value::as_object);
         let native = |key: &str| details.is_some_and(|details| details.contains_key(key));
-        let mut view = Self { document, names: Vec::with_capacity(64), segments: Vec::new() };
-        for (key, value) in details.into_iter().flatten() {
-            view.add_segment(key);
-            view.names.push((key, Some(value)));
-        }
+        let mut view = Self { document, details, names: Vec::with_capacity(32), segments: Vec::new() };
+        details.into_iter().flatten().for_each(|(key, _)| view.add_segment(key));
         for (key, value) in document.iter().filter(|(key, _)| !native(key)) {
             view.add_segment(key);
             match value {
@@ -43,9 +51,8 @@ impl<'a> EventView<'a> {
                 _ => view.names.push((key, (!key.contains('.')).then_some(value))),
             }
         }
-        for (name, path) in ECS_NAMES {
-            let root = path.split_once('.').map_or(path, |(root, _)| root);
-            if document.contains_key(root) && !native(name) && document.get(name).is_none_or(Value::is_object) {
+        for (name, path) in document.keys().filter_map(|root| ECS_NAMES_BY_ROOT.get(root.as_str())).flatten() {
+            if !native(name) && document.get(*name).is_none_or(Value::is_object) {
                 let found = leaf(document, path);
                 if let Some(first) = found.first {
                     view.names.push((name, found.more.is_empty().then_some(first)));
@@ -89,6 +96,9 @@ fn any_string<'a>(value: &'a Value, visit: &mut dyn FnMut(&'a str) -> bool, dept
 
 impl rsigma_eval::Event for EventView<'_> {
     fn get_field(&self, path: &str) -> Option<EventValue<'_>> {
+        if let Some(value) = self.details.and_then(|details| details.get(path)) {
+            return Some(EventValue::from(value));
+        }
         match self.names.binary_search_by_key(&path, |(name, _)| name).map(|at| self.names[at].1) {
             Ok(Some(value)) => return Some(EventValue::from(value)),
             Err(_) if !path.bytes().any(|byte| matches!(byte, b'.' | b'\\')) => return None,
@@ -128,7 +138,7 @@ impl rsigma_eval::Event for EventView<'_> {
     }
 
     fn top_level_keys(&self) -> Option<Vec<Cow<'_, str>>> {
-        let mut keys = Vec::with_capacity(self.names.len() + self.segments.len());
+        let mut keys = Vec::new();
         self.visit_top_level_keys(&mut |key| keys.push(Cow::Owned(key.to_owned())));
         Some(keys)
     }
@@ -136,6 +146,7 @@ impl rsigma_eval::Event for EventView<'_> {
     /// Every first segment that a field's name can have to find something: the candidate index asks only for fields that begin with
     /// one of these, so leaving one out would lose detections.
     fn visit_top_level_keys(&self, visit: &mut dyn FnMut(&str)) -> bool {
+        self.details.into_iter().flatten().for_each(|(key, _)| visit(key));
         self.names.iter().for_each(|(name, _)| visit(name));
         self.segments.iter().for_each(|segment| visit(segment));
         true

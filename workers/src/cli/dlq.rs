@@ -4,7 +4,6 @@ use std::{io::Write as _, process::ExitCode};
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
-use redoubt_engine::event::RawEvent;
 use serde_json::{Value, json};
 
 use super::{
@@ -189,7 +188,7 @@ async fn show(broker: &dyn Broker, id: &str, raw: bool) -> Result<ExitCode> {
 
 /// What a message holds, whatever its kind.
 fn items(body: &[u8]) -> Result<Vec<Value>> {
-    let events = match batch::decode::<RawEvent>(Kind::Events, body) {
+    let events = match batch::decode_events(body) {
         Ok(events) => return Ok(events.into_iter().map(|event| json!(event)).collect()),
         Err(error) => error,
     };

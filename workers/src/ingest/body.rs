@@ -14,7 +14,7 @@ use std::{
 };
 
 use axum::{
-    body::Body,
+    body::{Body, HttpBody as _},
     http::{HeaderMap, header},
 };
 use flate2::write::MultiGzDecoder;
@@ -182,8 +182,11 @@ impl Unpacked {
 
 /// Reads a body to its end and unpacks it.
 pub(super) async fn read(body: Body, encoding: Encoding, limit: usize, share: Share) -> Result<Unpacked, BodyError> {
+    let announced = body.size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(0);
     let mut stream = body.into_data_stream();
-    let result = unpack(&mut stream, encoding, limit, share).await;
+    // Room for all of it at once, so that nothing is copied as it grows. What is not written to takes no memory.
+    let bytes = Vec::with_capacity(announced.min(limit));
+    let result = unpack(&mut stream, encoding, Capped { bytes, limit, share, refusal: None }).await;
     if result.is_err() {
         discard(&mut stream).await;
     }
@@ -214,14 +217,15 @@ where
     let _ = timeout(DISCARD_TIME, all).await;
 }
 
-async fn unpack<S, B, E>(stream: &mut S, encoding: Encoding, limit: usize, share: Share) -> Result<Unpacked, BodyError>
+async fn unpack<S, B, E>(stream: &mut S, encoding: Encoding, output: Capped) -> Result<Unpacked, BodyError>
 where
     S: Stream<Item = Result<B, E>> + Unpin,
     B: AsRef<[u8]>,
     E: std::fmt::Display,
 {
     let end = Instant::now() + WHOLE;
-    let mut decoder = Decoder::new(encoding, Capped { bytes: Vec::new(), limit, share, refusal: None })?;
+    let limit = output.limit;
+    let mut decoder = Decoder::new(encoding, output)?;
     let mut received = 0;
     loop {
         let silent = Instant::now() + SILENCE;

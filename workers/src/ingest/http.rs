@@ -32,7 +32,7 @@ use super::{
 };
 use crate::metrics::{self, CodeLabels};
 
-/// Bodies above this size are cut on a thread for blocking work, so that one of them holds up no other request.
+/// Bodies above this size are cut where long computing is done, so that one of them holds up no other request.
 const INLINE_BYTES: usize = 64 << 10;
 /// What all bodies in memory may hold together; at least four of the largest. A body is held up to three times for a moment: as text,
 /// as events, and packed.
@@ -212,7 +212,7 @@ impl Incoming {
             max_event_bytes: usize::try_from(plan.spec.max_event_bytes).unwrap_or(usize::MAX),
         };
         let mut intake = if text.len() > INLINE_BYTES {
-            tokio::task::spawn_blocking(move || cut(&receipt, &text)).await.map_err(|error| {
+            shared.cores.compute(move || cut(&receipt, &text)).await.map_err(|error| {
                 tracing::error!(%error, "a body could not be cut");
                 RequestError::Internal
             })??

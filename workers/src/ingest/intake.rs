@@ -7,13 +7,13 @@ use std::{borrow::Cow, sync::Arc};
 
 use redoubt_crds::Format;
 use redoubt_engine::{
-    event::{RawEvent, lookup, scalar_text},
+    event::{lookup, scalar_text},
     format::{FrameError, frame_at_most, frame_bulk},
     source::Source,
 };
 use uuid::{NoContext, Timestamp, Uuid};
 
-use crate::batch::{self, BatchError};
+use crate::batch::{self, BatchError, Entry};
 
 /// Most items of one body.
 pub(super) const MAX_ITEMS: usize = 100_000;
@@ -139,7 +139,8 @@ struct Batcher<'a> {
     receipt: &'a Receipt,
     body: &'a str,
     intake: Intake,
-    open: Vec<RawEvent>,
+    /// Events of the message that is being filled, each with its id.
+    open: Vec<(String, Cow<'a, str>)>,
     open_bytes: usize,
 }
 
@@ -153,7 +154,7 @@ impl<'a> Batcher<'a> {
     }
 
     /// Adds an event: `piece` is where it stands in the body, `event` its text, `own_id` what the client calls it.
-    fn event(&mut self, piece: &str, event: Cow<'_, str>, own_id: Option<String>) -> Result<(), IntakeError> {
+    fn event(&mut self, piece: &str, event: Cow<'a, str>, own_id: Option<String>) -> Result<(), IntakeError> {
         let limit = self.receipt.max_event_bytes;
         if event.len() > limit {
             // Both are slices of the body, so the difference is the piece's offset.
@@ -177,13 +178,7 @@ impl<'a> Batcher<'a> {
         self.intake.bytes += event.len() as u64;
         self.intake.accepted += 1;
         self.intake.outcomes.push(Outcome::Accepted { id: own_id.unwrap_or_else(|| id.clone()) });
-        self.open.push(RawEvent {
-            id,
-            received_millis: self.receipt.received_millis,
-            source: self.receipt.source.name.clone(),
-            sender: self.receipt.sender.clone(),
-            body: event.into_owned(),
-        });
+        self.open.push((id, event));
         Ok(())
     }
 
@@ -194,7 +189,10 @@ impl<'a> Batcher<'a> {
 
     fn close_message(&mut self) -> Result<(), IntakeError> {
         if !self.open.is_empty() {
-            self.intake.messages.push(batch::encode_events(&self.open)?);
+            let Receipt { source, received_millis, sender, .. } = self.receipt;
+            let (received_millis, source, sender) = (*received_millis, &*source.name, sender.as_deref());
+            let entries = self.open.iter().map(|(id, body)| Entry { id, received_millis, source, sender, body });
+            self.intake.messages.push(batch::encode_events(entries)?);
             self.open.clear();
             self.open_bytes = 0;
         }
@@ -211,6 +209,7 @@ impl<'a> Batcher<'a> {
 mod tests {
     use proptest::prelude::*;
     use redoubt_crds::LogSourceSpec;
+    use redoubt_engine::event::RawEvent;
 
     use super::*;
 

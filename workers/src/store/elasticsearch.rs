@@ -11,6 +11,7 @@
 
 mod access;
 mod answer;
+mod body;
 mod bulk;
 mod copies;
 mod document;

@@ -14,6 +14,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use futures::future::try_join_all;
 use jiff::civil::Date;
 use tokio::time::sleep;
@@ -23,7 +24,7 @@ use super::copies::{Sequence, look};
 use super::document::encode;
 use super::indices::{Days, Indices};
 use super::limiter::Limiter;
-use super::lines::{self, Action, Outcome, Target};
+use super::lines::{self, Action, Lines, Outcome, Target};
 use super::mappings::Trees;
 use super::names::{around, day_of};
 use super::transport::{FIRST_PAUSE, Failure, LONGEST_PAUSE, Request, Transport};
@@ -48,7 +49,7 @@ pub(super) struct Line {
     family: Family,
     day: Date,
     id: String,
-    json: Vec<u8>,
+    json: Bytes,
     may_repeat: bool,
     /// The index that it was sent to.
     sent_to: Option<Arc<str>>,
@@ -107,7 +108,7 @@ impl Writer<'_> {
 
     /// Sends what is left once. What has an end moves to `ended`; what is for later stays, and the reason is returned.
     async fn write_once(&self, lines: &mut Vec<Line>, ended: &mut Vec<(Line, End)>) -> Result<String, StoreError> {
-        let mut body = Vec::with_capacity(lines.iter().map(Line::bytes).sum());
+        let mut request = Lines::default();
         let mut current: HashMap<(Family, Date), Arc<str>> = HashMap::new();
         for line in lines.iter_mut() {
             let place = (line.family, line.day);
@@ -119,11 +120,11 @@ impl Writer<'_> {
                     index
                 }
             };
-            lines::push(&mut body, &Action::Create(Target::new(&index, &line.id)), Some(&line.json))?;
+            request.push(&Action::Create(Target::new(&index, &line.id)), Some(&line.json))?;
             line.sent_to = Some(index);
         }
         let permit = self.limiter.acquire().await;
-        let answer = match self.transport.send(&Request::lines(lines::PATH, body)).await {
+        let answer = match self.transport.send(&Request::lines(lines::PATH, request.into_pieces())).await {
             Ok(answer) => answer,
             Err(Failure::Unreached(reason)) => return Ok(reason),
             Err(Failure::Unanswered(reason)) => {
@@ -251,12 +252,12 @@ impl Writer<'_> {
     async fn delete(&self, mut doubles: Vec<(String, String, Sequence)>) -> Result<(), StoreError> {
         while !doubles.is_empty() {
             warn!(count = doubles.len(), "documents were written twice at the same moment; one of each stays");
-            let mut body = Vec::new();
+            let mut request = Lines::default();
             for (index, id, sequence) in &doubles {
-                lines::push(&mut body, &Action::Delete(Target::at(index, id, *sequence)), None)?;
+                request.push(&Action::Delete(Target::at(index, id, *sequence)), None)?;
             }
             // May be done twice: a write that is gone is a conflict, and gone.
-            let answer = self.transport.ask(&Request::lines(lines::PATH, body)).await?;
+            let answer = self.transport.ask(&Request::lines(lines::PATH, request.into_pieces())).await?;
             if !answer.is_ok() {
                 return Err(answer.error());
             }
@@ -301,12 +302,12 @@ impl Line {
         let Document { family, id, received_millis, may_repeat, body } = document;
         let day = day_of(received_millis)
             .ok_or_else(|| Rejection { reason: format!("the receive time {received_millis} ms is no date of a log") })?;
-        let json = encode(&id, received_millis, &body, trees)?;
+        let json = encode(&id, received_millis, &body, trees)?.into();
         Ok(Self { position: 0, family, day, id, json, may_repeat, sent_to: None })
     }
 
     /// Bytes in a request, roughly.
-    const fn bytes(&self) -> usize {
+    fn bytes(&self) -> usize {
         self.json.len() + self.id.len() + 100
     }
 }

@@ -1,5 +1,6 @@
 //! Requests of the bulk interface: lines of JSON, and an answer for each.
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::answer::Cause;
@@ -45,15 +46,40 @@ impl<'a> Target<'a> {
     }
 }
 
-/// Appends a line, and the document that it is about.
-pub(super) fn push(lines: &mut Vec<u8>, action: &Action<'_>, document: Option<&[u8]>) -> Result<(), StoreError> {
-    serde_json::to_writer(&mut *lines, action).map_err(|error| StoreError::BadRequest(error.to_string()))?;
-    lines.push(b'\n');
-    if let Some(document) = document {
-        lines.extend_from_slice(document);
-        lines.push(b'\n');
+/// The lines of a request, and between them the documents that they are about.
+#[derive(Default)]
+pub(super) struct Lines {
+    /// All but the documents.
+    text: Vec<u8>,
+    /// The documents, each with how much of the text goes before it.
+    documents: Vec<(usize, Bytes)>,
+}
+
+impl Lines {
+    /// Appends a line, and the document that it is about.
+    pub(super) fn push(&mut self, action: &Action<'_>, document: Option<&Bytes>) -> Result<(), StoreError> {
+        serde_json::to_writer(&mut self.text, action).map_err(|error| StoreError::BadRequest(error.to_string()))?;
+        self.text.push(b'\n');
+        if let Some(document) = document {
+            self.documents.push((self.text.len(), document.clone()));
+            self.text.push(b'\n');
+        }
+        Ok(())
     }
-    Ok(())
+
+    /// All of it in the order in which it is sent.
+    pub(super) fn into_pieces(self) -> Vec<Bytes> {
+        let mut text = Bytes::from(self.text);
+        let mut pieces = Vec::with_capacity(2 * self.documents.len() + 1);
+        let mut sent = 0;
+        for (before, document) in self.documents {
+            pieces.push(text.split_to(before - sent));
+            pieces.push(document);
+            sent = before;
+        }
+        pieces.push(text);
+        pieces
+    }
 }
 
 /// What became of a line.

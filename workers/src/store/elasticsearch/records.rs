@@ -5,6 +5,7 @@
 
 use std::time::Instant;
 
+use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::time::sleep;
@@ -12,7 +13,7 @@ use tokio::time::sleep;
 use super::copies::{Sequence, look};
 use super::document::{ID, RECEIVED, decode, encode};
 use super::indices;
-use super::lines::{self, Action, Outcome, Target};
+use super::lines::{self, Action, Lines, Outcome, Target};
 use super::mappings::Trees;
 use super::names::Names;
 use super::transport::{FIRST_PAUSE, Failure, LONGEST_PAUSE, Request, Transport};
@@ -36,7 +37,7 @@ pub(super) struct Records<'a> {
 struct Waiting<'a> {
     position: usize,
     put: &'a Put,
-    json: Vec<u8>,
+    json: Bytes,
 }
 
 impl Records<'_> {
@@ -49,7 +50,7 @@ impl Records<'_> {
             }
             let json = encode(&put.id, put.received_millis, &put.body, self.trees)
                 .map_err(|refusal| StoreError::BadRequest(format!("{} {}: {refusal}", put.family, put.id)))?;
-            waiting.push(Waiting { position, put, json });
+            waiting.push(Waiting { position, put, json: json.into() });
         }
         let mut outcomes: Vec<Option<PutOutcome>> = vec![None; puts.len()];
         let (mut pause, mut started) = (FIRST_PAUSE, Instant::now());
@@ -71,11 +72,12 @@ impl Records<'_> {
 
     /// Sends the first request of what waits. What has an outcome is taken out; where nothing has, the reason is returned.
     async fn put_some(&self, waiting: &mut Vec<Waiting<'_>>, outcomes: &mut [Option<PutOutcome>]) -> Result<String, StoreError> {
-        let mut body = Vec::new();
-        let mut sent = Vec::new();
+        let mut request = Lines::default();
+        let (mut sent, mut bytes) = (Vec::new(), 0);
         let mut conflicts = Vec::new();
         for write in waiting.iter() {
-            if !body.is_empty() && body.len() + write.json.len() > MAX_REQUEST_BYTES {
+            bytes += write.json.len();
+            if !sent.is_empty() && bytes > MAX_REQUEST_BYTES {
                 break;
             }
             let index = self.names.records(write.put.family);
@@ -89,12 +91,12 @@ impl Records<'_> {
                     }
                 },
             };
-            lines::push(&mut body, &target, Some(&write.json))?;
+            request.push(&target, Some(&write.json))?;
             sent.push((write.position, write.put));
         }
         let mut reason = String::new();
         if !sent.is_empty() {
-            let answer = match self.transport.send(&Request::lines(lines::PATH, body)).await {
+            let answer = match self.transport.send(&Request::lines(lines::PATH, request.into_pieces())).await {
                 Ok(answer) => answer,
                 Err(Failure::Unreached(reason)) => return Ok(reason),
                 Err(Failure::Unanswered(reason)) => return Err(StoreError::Unavailable(reason)),
@@ -191,11 +193,11 @@ impl Records<'_> {
     }
 
     async fn delete(&self, index: &str, old: &[Old]) -> Result<u64, StoreError> {
-        let mut body = Vec::new();
+        let mut request = Lines::default();
         for record in old {
-            lines::push(&mut body, &Action::Delete(Target::at(index, &record.id, record.sequence)), None)?;
+            request.push(&Action::Delete(Target::at(index, &record.id, record.sequence)), None)?;
         }
-        let answer = self.transport.ask(&Request::lines(lines::PATH, body)).await?;
+        let answer = self.transport.ask(&Request::lines(lines::PATH, request.into_pieces())).await?;
         if !answer.is_ok() {
             return Err(answer.error());
         }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use redoubt_crds::ExternalStore;
 use reqwest::Method;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
@@ -16,6 +17,7 @@ use tokio::time::sleep;
 
 use super::access::Access;
 use super::answer;
+use super::body::Pieces;
 use crate::secrets::Secrets;
 use crate::store::StoreError;
 
@@ -48,7 +50,7 @@ pub(super) struct Request {
     /// With its query, from the first slash on.
     path: String,
     content_type: &'static str,
-    body: bytes::Bytes,
+    body: Pieces,
 }
 
 /// An answer, of whatever status.
@@ -69,11 +71,11 @@ pub(super) enum Failure {
 
 impl Request {
     pub(super) fn get(path: impl Into<String>) -> Self {
-        Self::new(Method::GET, path.into(), "application/json", Vec::new())
+        Self::new(Method::GET, path.into(), "application/json", Vec::<u8>::new())
     }
 
     pub(super) fn delete(path: impl Into<String>) -> Self {
-        Self::new(Method::DELETE, path.into(), "application/json", Vec::new())
+        Self::new(Method::DELETE, path.into(), "application/json", Vec::<u8>::new())
     }
 
     pub(super) fn put(path: impl Into<String>, body: &Value) -> Self {
@@ -86,15 +88,15 @@ impl Request {
 
     /// Without a body.
     pub(super) fn order(path: impl Into<String>) -> Self {
-        Self::new(Method::POST, path.into(), "application/json", Vec::new())
+        Self::new(Method::POST, path.into(), "application/json", Vec::<u8>::new())
     }
 
     /// Lines of JSON.
-    pub(super) fn lines(path: impl Into<String>, body: Vec<u8>) -> Self {
-        Self::new(Method::POST, path.into(), "application/x-ndjson", body)
+    pub(super) fn lines(path: impl Into<String>, lines: Vec<Bytes>) -> Self {
+        Self::new(Method::POST, path.into(), "application/x-ndjson", lines)
     }
 
-    fn new(method: Method, path: String, content_type: &'static str, body: Vec<u8>) -> Self {
+    fn new(method: Method, path: String, content_type: &'static str, body: impl Into<Pieces>) -> Self {
         Self { method, path, content_type, body: body.into() }
     }
 }
@@ -220,7 +222,7 @@ impl Transport {
             .request(request.method.clone(), format!("{}{}", node.url, request.path))
             .timeout(self.timeout)
             .header(CONTENT_TYPE, request.content_type)
-            .body(request.body.clone());
+            .body(request.body.body());
         if let Some(authorization) = self.access.authorization().map_err(Failure::Unreached)? {
             builder = builder.header(AUTHORIZATION, authorization);
         }
