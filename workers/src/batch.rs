@@ -3,7 +3,7 @@
 //! ```text
 //! offset  bytes  what
 //!      0      4  magic, "RDBT"
-//!      4      1  version, 2
+//!      4      1  version: 2 of events, 1 of matches and alerts
 //!      5      1  kind: 'e' events, 'm' matches, 'a' alerts
 //!      6      4  number of items, little-endian
 //!     10      4  length of the items before compression, little-endian
@@ -13,7 +13,8 @@
 //! A match or an alert is a line of JSON. An event is a line of JSON that says what is known of it and how many `bytes` its body has, then
 //! the body as it came, then a line feed: bodies are most of what goes through a queue, and are neither escaped nor read on the way.
 //!
-//! A role that is rolled back or forward meets messages of its neighbour's version, so the version is checked before anything else.
+//! A role that is rolled back or forward meets messages of its neighbour's version, so the version is checked before anything else. Events of
+//! version 1, a line of JSON each, are still read.
 //! Text, since a person can then read a dead letter with `zstd -d` alone; compressed, since the queue's disk is what bounds throughput.
 //! Nothing here trusts the header: the declared length bounds what is decompressed, and is itself bounded.
 
@@ -23,11 +24,12 @@ use redoubt_engine::event::RawEvent;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 const MAGIC: [u8; 4] = *b"RDBT";
-const VERSION: u8 = 2;
 const HEADER: usize = 14;
 /// zstd's fastest regular level: three quarters of the default level's gain at a third of its time, on log lines.
 const LEVEL: i32 = 1;
 
+/// Room for so many items is made before the first is read; what a header says is not trusted with more.
+const ROOM: usize = 1_024;
 /// Room for each match or alert to begin with, in bytes: few need more, and what is not written to takes no memory.
 const USUAL_BYTES: usize = 2 << 10;
 /// Room for what stands beside an event's body, in bytes.
@@ -56,6 +58,14 @@ impl Kind {
             Self::Alerts => b'a',
         }
     }
+
+    /// The version that is written.
+    const fn version(self) -> u8 {
+        match self {
+            Self::Events => 2,
+            Self::Matches | Self::Alerts => 1,
+        }
+    }
 }
 
 /// Why a batch cannot be written or read.
@@ -65,7 +75,7 @@ pub enum BatchError {
     #[error("not a batch: it does not begin with the bytes \"RDBT\" and a header")]
     NotABatch,
     /// Written by a version that this one does not know.
-    #[error("the batch has version {0}, this process reads version {VERSION}; bring all roles to the same release")]
+    #[error("the batch has version {0}, which this process does not know; bring all roles to the same release")]
     Version(u8),
     /// A batch of another kind.
     #[error("the batch holds items of kind {found:?}, not {expected:?}")]
@@ -124,7 +134,7 @@ struct Head<'a> {
     received_millis: i64,
     #[serde(borrow)]
     source: Cow<'a, str>,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     sender: Option<Cow<'a, str>>,
     /// Length of the body.
     bytes: usize,
@@ -149,14 +159,24 @@ pub fn encode_events<'a>(events: impl IntoIterator<Item = impl Into<Entry<'a>>>)
     pack(Kind::Events, events.len(), &items)
 }
 
+/// Bytes of a message's items before compression, as it says itself; of what is no batch, its own.
+#[must_use]
+pub fn unpacked_bytes(message: &[u8]) -> usize {
+    let length = message.get(HEADER - 4..HEADER).and_then(|bytes| bytes.try_into().ok()).map(u32::from_le_bytes);
+    length.map_or(message.len(), |length| (length as usize).min(MAX_BYTES))
+}
+
 /// Reads a message of events.
 ///
 /// # Errors
 /// See [`BatchError`]; none of them passes by itself, so the message is one to set aside.
 pub fn decode_events(message: &[u8]) -> Result<Vec<RawEvent>, BatchError> {
-    let (count, items) = unpack(Kind::Events, message)?;
+    let (version, count, items) = unpack(Kind::Events, message)?;
+    if version == 1 {
+        return lines(count, &items);
+    }
     let mut left = str::from_utf8(&items).map_err(|error| BatchError::Damaged(error.to_string()))?;
-    let mut events: Vec<RawEvent> = Vec::with_capacity(count.min(left.len() / 2));
+    let mut events: Vec<RawEvent> = Vec::with_capacity(count.min(ROOM));
     while let Some((head, rest)) = left.split_once('\n') {
         let item = events.len();
         let head: Head<'_> = serde_json::from_str(head).map_err(|error| BatchError::Item { item, error })?;
@@ -197,9 +217,13 @@ pub fn encode<T: Serialize>(kind: Kind, items: &[T]) -> Result<Vec<u8>, BatchErr
 /// # Errors
 /// See [`BatchError`]; none of them passes by itself, so the message is one to set aside.
 pub fn decode<T: DeserializeOwned>(kind: Kind, message: &[u8]) -> Result<Vec<T>, BatchError> {
-    let (count, lines) = unpack(kind, message)?;
-    let mut left = lines.as_slice();
-    let mut items = Vec::with_capacity(count.min(left.len()));
+    let (_, count, items) = unpack(kind, message)?;
+    lines(count, &items)
+}
+
+/// So many items, a line of JSON each.
+fn lines<T: DeserializeOwned>(count: usize, mut left: &[u8]) -> Result<Vec<T>, BatchError> {
+    let mut items = Vec::with_capacity(count.min(ROOM));
     while let Some(end) = left.iter().position(|byte| *byte == b'\n') {
         let item = items.len();
         items.push(serde_json::from_slice(&left[..end]).map_err(|error| BatchError::Item { item, error })?);
@@ -228,25 +252,25 @@ fn pack(kind: Kind, count: usize, items: &[u8]) -> Result<Vec<u8>, BatchError> {
     let frame = zstd::bulk::compress(items, LEVEL).map_err(|error| BatchError::Damaged(error.to_string()))?;
     let mut message = Vec::with_capacity(HEADER + frame.len());
     message.extend_from_slice(&MAGIC);
-    message.extend_from_slice(&[VERSION, kind.byte()]);
+    message.extend_from_slice(&[kind.version(), kind.byte()]);
     message.extend_from_slice(&u32::try_from(count).map_err(too_large)?.to_le_bytes());
     message.extend_from_slice(&u32::try_from(items.len()).map_err(too_large)?.to_le_bytes());
     message.extend_from_slice(&frame);
     Ok(message)
 }
 
-/// How many items a message says it has, and all of them in one piece.
-fn unpack(kind: Kind, message: &[u8]) -> Result<(usize, Vec<u8>), BatchError> {
+/// The version of a message, how many items it says it has, and all of them in one piece.
+fn unpack(kind: Kind, message: &[u8]) -> Result<(u8, usize, Vec<u8>), BatchError> {
     let (header, frame) = message.split_at_checked(HEADER).ok_or(BatchError::NotABatch)?;
     let [m0, m1, m2, m3, version, found, c0, c1, c2, c3, l0, l1, l2, l3] = *header else { return Err(BatchError::NotABatch) };
     if [m0, m1, m2, m3] != MAGIC {
         return Err(BatchError::NotABatch);
     }
-    if version != VERSION {
-        return Err(BatchError::Version(version));
-    }
     if found != kind.byte() {
         return Err(BatchError::Kind { expected: kind, found: char::from(found) });
+    }
+    if version == 0 || version > kind.version() {
+        return Err(BatchError::Version(version));
     }
     let count = u32::from_le_bytes([c0, c1, c2, c3]) as usize;
     let length = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
@@ -257,7 +281,7 @@ fn unpack(kind: Kind, message: &[u8]) -> Result<(usize, Vec<u8>), BatchError> {
     if items.len() != length {
         return Err(BatchError::Damaged(format!("{} bytes of items where the header says {length}", items.len())));
     }
-    Ok((count, items))
+    Ok((version, count, items))
 }
 
 #[cfg(test)]
@@ -323,6 +347,8 @@ mod tests {
         );
 
         assert_eq!(&message[..6], b"RDBT\x02e");
+        assert_eq!(unpacked_bytes(&message), items.len());
+        assert_eq!(unpacked_bytes(&message[..9]), 9);
         assert_eq!(&message[6..10], 2_u32.to_le_bytes());
         assert_eq!(&message[10..14], u32::try_from(items.len()).unwrap().to_le_bytes());
         assert_eq!(zstd::bulk::decompress(&message[14..], items.len()).unwrap(), items.as_bytes());
@@ -340,7 +366,7 @@ mod tests {
         for (case, message, expected) in [
             ("empty", Vec::new(), "not a batch"),
             ("another magic", with(0, b'X'), "not a batch"),
-            ("another version", with(4, 1), "version 1"),
+            ("a later version", with(4, 3), "version 3"),
             ("another kind", with(5, b'm'), "kind 'm'"),
             ("another count", with(6, 9), "where the header says 9 items"),
             ("a length above the bound", with(13, 0xff), "the limit is"),
@@ -350,6 +376,37 @@ mod tests {
 
             assert!(error.contains(expected), "{case}: {error}");
         }
+    }
+
+    #[test]
+    fn events_of_version_one_are_read() {
+        let events = [event("x"), RawEvent { sender: Some("192.0.2.1".into()), ..event("y\n") }];
+        let mut message = encode(Kind::Matches, &events).unwrap();
+        message[5] = b'e';
+
+        assert_eq!(decode_events(&message).unwrap(), events);
+    }
+
+    #[test]
+    fn events_that_are_not_what_their_heads_say_are_refused_with_the_reason() {
+        let head = |bytes: usize| format!("{{\"id\":\"i\",\"received_millis\":1,\"source\":\"s\",\"bytes\":{bytes}}}\n");
+        let read = |count: usize, items: &[u8]| decode_events(&pack(Kind::Events, count, items).unwrap());
+
+        for (case, count, items, expected) in [
+            ("a body beyond the end", 1, format!("{}x\n", head(usize::MAX)), "no body of"),
+            ("a body cut within a letter", 1, format!("{}é\n", head(1)), "no body of"),
+            ("no line feed after the body", 1, format!("{}x", head(1)), "no body of"),
+            ("something after the last event", 1, format!("{}x\nmore", head(1)), "4 bytes more"),
+            ("fewer events", 2, format!("{}x\n", head(1)), "says 2 items"),
+            ("a head that is none", 1, "x\n".to_owned(), "item 0"),
+        ] {
+            let error = read(count, items.as_bytes()).unwrap_err().to_string();
+
+            assert!(error.contains(expected), "{case}: {error}");
+        }
+        assert!(matches!(read(1, &[head(1).as_bytes(), b"\xff\n"].concat()), Err(BatchError::Damaged(_))));
+        let refused = read(u32::MAX as usize, format!("{}x\n", head(1)).as_bytes()).unwrap_err().to_string();
+        assert!(refused.contains("says 4294967295 items"), "{refused}");
     }
 
     #[test]

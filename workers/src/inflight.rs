@@ -22,7 +22,7 @@ impl InFlight {
         self.tasks.len()
     }
 
-    /// Bytes of the messages that are worked on.
+    /// Bytes of all that is worked on.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }

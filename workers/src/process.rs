@@ -40,12 +40,14 @@ use crate::{
 /// The subscription that process holds on [`Topic::Events`].
 pub const SUBSCRIPTION: &str = "process";
 
-/// Bytes of messages that may be in the works at a time.
+/// Bytes of messages, as they come, that the broker may hand out before the first of them is done.
 const PREFETCH_BYTES: usize = 32 << 20;
 /// Messages that may be in the works at a time: most of them wait for the store, whose commits pay off only when many share one.
 const IN_THE_WORKS: usize = 16;
+/// As long as all together have fewer bytes before compression; a single one may have more.
+const IN_THE_WORKS_BYTES: usize = 16 << 20;
 /// Small messages may be more, as long as all together have fewer bytes: one that holds a single event is not to wait for sixteen of them.
-const SMALL_IN_THE_WORKS_BYTES: usize = 128 << 10;
+const SMALL_IN_THE_WORKS_BYTES: usize = 1 << 20;
 /// But never more than these.
 const MOST_IN_THE_WORKS: usize = 256;
 
@@ -83,7 +85,7 @@ impl Process {
                 delivery = consumer.next(), if has_room(&running) => {
                     let Some(delivery) = delivery? else { break };
                     let (role, shutdown) = (Arc::clone(&role), shutdown.clone());
-                    running.spawn(delivery.tag, delivery.body.len(), async move { role.work_on(Arc::new(delivery), &shutdown).await });
+                    running.spawn(delivery.tag, batch::unpacked_bytes(&delivery.body), async move { role.work_on(Arc::new(delivery), &shutdown).await });
                 }
             }
         }
@@ -180,7 +182,10 @@ impl Process {
 
 /// Whether one more message may be in the works.
 fn has_room(running: &InFlight) -> bool {
-    running.len() < IN_THE_WORKS || (running.bytes() < SMALL_IN_THE_WORKS_BYTES && running.len() < MOST_IN_THE_WORKS)
+    let bytes = running.bytes();
+    let few_enough = running.len() < IN_THE_WORKS && bytes < IN_THE_WORKS_BYTES;
+    let small_enough = running.len() < MOST_IN_THE_WORKS && bytes < SMALL_IN_THE_WORKS_BYTES;
+    few_enough || small_enough
 }
 
 async fn pause(backoff: &mut Backoff, error: &StoreError, shutdown: &CancellationToken) -> Result<(), String> {

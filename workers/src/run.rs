@@ -248,7 +248,7 @@ impl Parts<'_> {
                 broker: Arc::clone(self.broker),
                 store: Arc::clone(self.store),
                 metrics: Arc::clone(self.metrics),
-                cores: self.cores.clone(),
+                cores: self.cores.for_another(),
                 partitions,
             };
             // Where several processes do it, they delete the same.

@@ -184,8 +184,10 @@ impl Unpacked {
 pub(super) async fn read(body: Body, encoding: Encoding, limit: usize, share: Share) -> Result<Unpacked, BodyError> {
     let announced = body.size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(0);
     let mut stream = body.into_data_stream();
-    // Room for all of it at once, so that nothing is copied as it grows. What is not written to takes no memory.
-    let bytes = Vec::with_capacity(announced.min(limit));
+    let mut bytes = Vec::new();
+    // Room for as much as is announced, so that nothing is copied as it grows. What is not written to takes no memory; where there is
+    // none to be had, the bytes will tell.
+    let _ = bytes.try_reserve_exact(announced.min(limit));
     let result = unpack(&mut stream, encoding, Capped { bytes, limit, share, refusal: None }).await;
     if result.is_err() {
         discard(&mut stream).await;

@@ -34,8 +34,8 @@ use crate::metrics::{self, CodeLabels};
 
 /// Bodies above this size are cut where long computing is done, so that one of them holds up no other request.
 const INLINE_BYTES: usize = 64 << 10;
-/// What all bodies in memory may hold together; at least four of the largest. A body is held up to three times for a moment: as text,
-/// as events, and packed.
+/// What all bodies in memory may hold together; at least four of the largest. A body is held twice and a half for a moment: as text, as
+/// the items of a message, and packed.
 const BODIES_IN_FLIGHT: u64 = 128 << 20;
 
 /// Address of a request's sender, put among its extensions by the listener.

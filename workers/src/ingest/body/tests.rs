@@ -47,6 +47,14 @@ async fn a_body_is_unpacked_as_its_encoding_says() {
 }
 
 #[tokio::test]
+async fn a_body_whose_length_is_announced_is_taken_up_to_the_limit() {
+    let whole = |bytes: usize| read(Body::from(vec![b'x'; bytes]), Encoding::Identity, LIMIT, share(u64::MAX));
+
+    assert_eq!(whole(LIMIT).await.unwrap().bytes.len(), LIMIT);
+    assert!(matches!(whole(LIMIT + 1).await.unwrap_err(), BodyError::TooLarge { limit: LIMIT }));
+}
+
+#[tokio::test]
 async fn a_body_that_swells_past_the_limit_is_given_up() {
     let bomb = vec![b' '; 200 << 20];
 

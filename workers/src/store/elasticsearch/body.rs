@@ -1,7 +1,7 @@
 //! A request's body in pieces, which lie where they were made until they are sent.
 //!
 //! A bulk has megabytes in thousands of pieces. To copy them into one is to write to as much fresh memory, page by page; here they are
-//! copied into small parts, each in the memory of one that has just gone out. The body can be sent again: the pieces stay.
+//! copied into small parts, in the memory of those that have gone out before. The body can be sent again: the pieces stay.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -11,11 +11,11 @@ use std::task::{Context, Poll};
 use bytes::{Bytes, BytesMut};
 use hyper::body::{Body, Frame, SizeHint};
 
-/// A part that goes out has so many bytes, but for one that is a single longer piece.
+/// A part that goes out has at most so many bytes, but for one that is a single longer piece.
 const PART_BYTES: usize = 32 << 10;
 
 /// What a request carries.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Pieces(Arc<[Bytes]>);
 
 impl From<Vec<Bytes>> for Pieces {

@@ -53,6 +53,8 @@ pub(super) struct Lines {
     text: Vec<u8>,
     /// The documents, each with how much of the text goes before it.
     documents: Vec<(usize, Bytes)>,
+    /// Bytes of the documents.
+    bytes: usize,
 }
 
 impl Lines {
@@ -62,9 +64,15 @@ impl Lines {
         self.text.push(b'\n');
         if let Some(document) = document {
             self.documents.push((self.text.len(), document.clone()));
+            self.bytes += document.len();
             self.text.push(b'\n');
         }
         Ok(())
+    }
+
+    /// Bytes of all of it.
+    pub(super) fn bytes(&self) -> usize {
+        self.text.len() + self.bytes
     }
 
     /// All of it in the order in which it is sent.
@@ -150,5 +158,34 @@ fn outcome(item: Item) -> Outcome {
         // 403 is an index that is blocked, for want of disk mostly: no fault of the document.
         401 | 403 | 408 | 500.. => Outcome::Later { reason: reason(), too_much: false },
         _ => Outcome::Refused(reason()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_and_documents_are_sent_in_their_order() {
+        let mut request = Lines::default();
+        request.push(&Action::Delete(Target::at("i", "1", Sequence { number: 2, term: 3 })), None).unwrap();
+        request.push(&Action::Create(Target::new("i", "4")), Some(&Bytes::from_static(b"{}"))).unwrap();
+        request.push(&Action::Index(Target::new("i", "5")), Some(&Bytes::from_static(b"{\"a\":1}"))).unwrap();
+        request.push(&Action::Delete(Target::new("i", "6")), None).unwrap();
+        let bytes = request.bytes();
+
+        let sent = request.into_pieces().concat();
+
+        let expected = [
+            r#"{"delete":{"_index":"i","_id":"1","if_seq_no":2,"if_primary_term":3}}"#,
+            r#"{"create":{"_index":"i","_id":"4"}}"#,
+            "{}",
+            r#"{"index":{"_index":"i","_id":"5"}}"#,
+            r#"{"a":1}"#,
+            r#"{"delete":{"_index":"i","_id":"6"}}"#,
+            "",
+        ];
+        assert_eq!(String::from_utf8(sent.clone()).unwrap(), expected.join("\n"));
+        assert_eq!(sent.len(), bytes);
     }
 }

@@ -73,11 +73,10 @@ impl Records<'_> {
     /// Sends the first request of what waits. What has an outcome is taken out; where nothing has, the reason is returned.
     async fn put_some(&self, waiting: &mut Vec<Waiting<'_>>, outcomes: &mut [Option<PutOutcome>]) -> Result<String, StoreError> {
         let mut request = Lines::default();
-        let (mut sent, mut bytes) = (Vec::new(), 0);
+        let mut sent = Vec::new();
         let mut conflicts = Vec::new();
         for write in waiting.iter() {
-            bytes += write.json.len();
-            if !sent.is_empty() && bytes > MAX_REQUEST_BYTES {
+            if !sent.is_empty() && request.bytes() + write.json.len() > MAX_REQUEST_BYTES {
                 break;
             }
             let index = self.names.records(write.put.family);

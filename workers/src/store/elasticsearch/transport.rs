@@ -71,11 +71,11 @@ pub(super) enum Failure {
 
 impl Request {
     pub(super) fn get(path: impl Into<String>) -> Self {
-        Self::new(Method::GET, path.into(), "application/json", Vec::<u8>::new())
+        Self::new(Method::GET, path.into(), "application/json", Pieces::default())
     }
 
     pub(super) fn delete(path: impl Into<String>) -> Self {
-        Self::new(Method::DELETE, path.into(), "application/json", Vec::<u8>::new())
+        Self::new(Method::DELETE, path.into(), "application/json", Pieces::default())
     }
 
     pub(super) fn put(path: impl Into<String>, body: &Value) -> Self {
@@ -88,7 +88,7 @@ impl Request {
 
     /// Without a body.
     pub(super) fn order(path: impl Into<String>) -> Self {
-        Self::new(Method::POST, path.into(), "application/json", Vec::<u8>::new())
+        Self::new(Method::POST, path.into(), "application/json", Pieces::default())
     }
 
     /// Lines of JSON.
