@@ -258,7 +258,7 @@ impl Site {
         name: &str,
         rounds: usize,
         (documents, settings): (&[Document], Settings),
-        (bodies, runs): (&Arc<Vec<Body>>, [(&str, &Path, f64); 2]),
+        (bodies, runs): (&Arc<Vec<Body>>, Runs<'_>),
     ) -> [f64; 2] {
         let mut reached = [Vec::new(), Vec::new()];
         for round in 1..=rounds {
@@ -446,6 +446,9 @@ impl Site {
 
 /// An id and the JSON that goes with it.
 type Document = (String, Vec<u8>);
+
+/// What two runs of the whole path are called, their rules, and how much of the rate of raw requests they are to reach.
+type Runs<'a> = [(&'a str, &'a Path, f64); 2];
 
 /// Requests at a time, and megabytes in each.
 type Settings = (usize, usize);
