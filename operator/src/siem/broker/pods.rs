@@ -30,15 +30,39 @@ const PATIENCE: u16 = 60;
 
 /// Starts a node. The cookie must be its user's alone, and a volume's files are their group's too, so it is copied. A node that was never
 /// in the cluster waits until the first one runs, or it might begin a cluster of its own.
+///
+/// A start that hangs is ended, and the kubelet begins another. Erlang's `global` of two nodes that find each other again, most of all by an
+/// address that DNS tells late, can wait for each other for good, and RabbitMQ with it. It undoes that by itself, but 3.10 cannot do so on
+/// Erlang 25.1 and later (rabbitmq-server issue 6034). The sign of it is a node that is connected and yet not agreed with; otherwise they agree
+/// within a second. Nobody is served by a node that starts, so ending it costs nothing.
 const START: &str = r#"umask 077
 cp -f /etc/rabbitmq/erlang-cookie "$HOME/.erlang.cookie"
-await() {
-  until rabbitmqctl --quiet --node "$1" --timeout 10 await_startup >/dev/null 2>&1; do sleep 2; done
+runs() {
+  rabbitmqctl --quiet --node "$1" --timeout 10 await_startup >/dev/null 2>&1
 }
-if [ ! -e "$HOME/.joined" ]; then
-  [ "$POD_NAME" = "$FIRST_POD" ] || { echo "waiting for $FIRST_POD" && await "rabbit@$FIRST_POD.$NODES"; }
-  (await "$RABBITMQ_NODENAME" && touch "$HOME/.joined") &
+says() {
+  rabbitmqctl --quiet --node "$RABBITMQ_NODENAME" --timeout 10 eval "$1" 2>/dev/null
+}
+watch() {
+  since=
+  until runs "$RABBITMQ_NODENAME"; do
+    case $(says 'nodes() -- gen_server:call(global_name_server, get_synced) =:= [].') in
+    false) now=$(date +%s) && since=${since:-$now} ;;
+    *) now=0 && since= ;;
+    esac
+    if [ $((now - ${since:-now})) -ge 30 ]; then
+      echo "the start hangs, since Erlang's global does not come to an agreement with other nodes: it is begun anew"
+      says 'erlang:halt(1).' || true
+    fi
+    sleep 2
+  done
+  touch "$HOME/.joined"
+}
+if [ ! -e "$HOME/.joined" ] && [ "$POD_NAME" != "$FIRST_POD" ]; then
+  echo "waiting for $FIRST_POD"
+  until runs "rabbit@$FIRST_POD.$NODES"; do sleep 2; done
 fi
+watch &
 exec rabbitmq-server
 "#;
 
