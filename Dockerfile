@@ -11,10 +11,10 @@ FROM ${BUILD_IMAGE} AS build
 WORKDIR /src
 COPY . .
 # Names of functions stay in the programs, for what they say of a crash; lines do not, which would make them five times as large.
-ENV CARGO_PROFILE_RELEASE_STRIP=debuginfo
+ENV CARGO_PROFILE_DIST_STRIP=debuginfo
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
-    cargo build --release --locked --bin redoubt --bin redoubt-operator && \
-    mkdir -p /out && cp target/release/redoubt target/release/redoubt-operator /out
+    cargo build --profile dist --locked --bin redoubt --bin redoubt-operator && \
+    mkdir -p /out && cp target/dist/redoubt target/dist/redoubt-operator /out
 
 FROM ${RUNTIME_IMAGE}
 LABEL org.opencontainers.image.title="Redoubt" \

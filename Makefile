@@ -70,11 +70,11 @@ test-cluster-short: setup-servers ## Those of them that run on each change: it i
 	@tests/cluster/chaos
 
 bench: setup-servers ## Measure the engine beside bare rule matching, and the whole path from HTTP to the store (needs the corpora)
-	$(CARGO) bench --workspace --locked --bench engine
-	$(CARGO) bench --workspace --locked --bench pipeline
-	$(CARGO) bench --workspace --locked --bench broker
-	REDOUBT_TEST_ELASTICSEARCH_HEAP=2g $(CARGO) bench --workspace --locked --bench elastic
-	REDOUBT_TEST_ELASTICSEARCH_HEAP=2g $(CARGO) bench --workspace --locked --bench servers
+	$(BENCH) engine
+	$(BENCH) pipeline
+	$(BENCH) broker
+	REDOUBT_TEST_ELASTICSEARCH_HEAP=2g $(BENCH) elastic
+	REDOUBT_TEST_ELASTICSEARCH_HEAP=2g $(BENCH) servers
 
 # A million events while every process and server is killed over and over: about half an hour.
 soak: setup-servers ## Count a million events while every process and server is killed, ten times each

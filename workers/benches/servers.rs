@@ -65,6 +65,8 @@ const RAW_SETTINGS_APART: [Settings; 2] = [(2, 5), (2, 10)];
 /// Raw requests and whole paths in turns: as many as it takes for a median that a slow minute does not move.
 const ROUNDS: usize = 3;
 const ROUNDS_APART: usize = 1;
+/// Whole paths with each set of rules before those that count.
+const WARMING_ROUNDS: usize = 2;
 /// So long the server may take to merge what the run before gave it, which the next one is not to pay for.
 const MERGING: Duration = Duration::from_secs(120);
 /// Events whose alerts are timed, and the pause between two.
@@ -123,8 +125,13 @@ async fn measure(corpora: &Path, server: Server) {
 
     let documents = documents(&bodies);
     let runs = [("a tenth of the rules", tenth.as_path(), 0.8), ("all rules", all.as_path(), 0.6)];
-    // The first run warms the server up and does not count.
+    // The first runs warm the server up and do not count: its compiler is done with a kind of request after a million documents.
     site.raw("warming up", &documents, RAW_SETTINGS[0]).await;
+    for round in 1..=WARMING_ROUNDS {
+        for (what, rules, _) in runs {
+            site.whole_path(&format!("warming up {round}, {what}"), rules, &bodies).await;
+        }
+    }
     let settings = site.best_settings("together", &documents, &RAW_SETTINGS).await;
     let [_, reached] = site.in_turns("together", ROUNDS, (&documents, settings), (&bodies, runs)).await;
     site.latency(&all, &bodies, reached / 2.0).await;
