@@ -32,9 +32,9 @@ const PATIENCE: u16 = 60;
 /// in the cluster waits until the first one runs, or it might begin a cluster of its own.
 ///
 /// A start that hangs is ended, and the kubelet begins another. Erlang's `global` of two nodes that find each other again, most of all by an
-/// address that DNS tells late, can wait for each other for good, and RabbitMQ with it. It undoes that by itself, but 3.10 cannot do so on
-/// Erlang 25.1 and later (rabbitmq-server issue 6034). The sign of it is a node that is connected and yet not agreed with; otherwise they agree
-/// within a second. Nobody is served by a node that starts, so ending it costs nothing.
+/// address that DNS tells late, can wait for each other for good, and RabbitMQ with it. It has a remedy, but that of 3.10.8 does nothing on
+/// Erlang 25.1 and later (rabbitmq-server issue 6034). The sign is a node that is connected and yet not agreed with for half a minute. Nobody
+/// is served by a node that starts, so ending it costs nothing.
 const START: &str = r#"umask 077
 cp -f /etc/rabbitmq/erlang-cookie "$HOME/.erlang.cookie"
 runs() {
