@@ -6,6 +6,8 @@ SHELL := /bin/bash
 CARGO ?= cargo
 DATA ?= data
 RELEASE := $(or $(CARGO_TARGET_DIR),target)/release/redoubt
+# What is measured is built as what is shipped.
+BENCH := $(CARGO) bench --profile dist --workspace --locked --bench
 
 .PHONY: help setup setup-servers run attack test lint unit test-stores test-brokers bench soak servers servers-stop cluster-up cluster-down test-cluster test-cluster-short generate clean
 
