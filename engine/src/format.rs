@@ -15,13 +15,15 @@ mod draft;
 pub(crate) mod ecs;
 mod frame;
 mod json;
+pub(crate) mod logsource;
 mod mozdef;
 mod priority;
 mod syslog;
 mod time;
 mod windows;
 pub(crate) mod windows_logsource;
-pub(crate) mod zeek;
+mod zeek;
+pub(crate) mod zeek_logsource;
 
 #[cfg(test)]
 mod corpus_tests;

@@ -17,6 +17,7 @@ mod clue;
 mod event_view;
 pub mod explain;
 mod field;
+mod finding;
 pub mod import;
 mod logsource;
 mod matcher;

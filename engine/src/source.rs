@@ -8,7 +8,7 @@ use redoubt_crds::{Format, LogSourceSpec, SigmaLogsource, TypedField};
 
 use crate::{
     diagnostic::Problem,
-    format::{ecs, windows_logsource, zeek},
+    format::{ecs, logsource::fill_in, windows_logsource, zeek_logsource},
 };
 
 /// A LogSource made ready.
@@ -77,19 +77,10 @@ impl Source {
     }
 }
 
-/// A logsource that the format tells, with what is declared over it.
-pub(crate) fn fill_in(declared: &SigmaLogsource, product: &str, service: Option<&str>, category: Option<&str>) -> SigmaLogsource {
-    SigmaLogsource {
-        product: declared.product.clone().or_else(|| Some(product.to_owned())),
-        service: declared.service.clone().or_else(|| service.map(str::to_owned)),
-        category: declared.category.clone().or_else(|| category.map(str::to_owned)),
-    }
-}
-
 fn logsources(format: Format, declared: &SigmaLogsource) -> Vec<Arc<SigmaLogsource>> {
     match format {
         Format::Windows => windows_logsource::logsources(declared),
-        Format::Zeek => zeek::logsources(declared),
+        Format::Zeek => zeek_logsource::logsources(declared),
         Format::Cloudtrail => vec![Arc::new(fill_in(declared, "aws", Some("cloudtrail"), None))],
         Format::Json | Format::Ndjson | Format::Mozdef | Format::Syslog | Format::Cef => Vec::new(),
     }

@@ -16,7 +16,7 @@ use kube::{
 };
 use tower::{BoxError, Layer, Service, limit::ConcurrencyLimitLayer, timeout::TimeoutLayer, timeout::error::Elapsed};
 
-use crate::metrics::{ApiLabels, ApiTimeLabels, Metrics};
+use crate::metrics::{ApiCounters, ApiLabels, ApiTimeLabels, Metrics};
 
 /// How many calls are made at once.
 pub const CONCURRENCY: usize = 32;
@@ -33,15 +33,6 @@ pub fn connect(config: Config, metrics: &Metrics) -> kube::Result<Client> {
         .with_layer(&TimeoutLayer::new(TIMEOUT))
         .with_layer(&CountLayer { metrics: metrics.api() });
     Ok(builder.build())
-}
-
-/// The counters of calls.
-#[derive(Clone)]
-pub struct ApiCounters {
-    /// Calls by what became of them.
-    pub calls: prometheus_client::metrics::family::Family<ApiLabels, prometheus_client::metrics::counter::Counter>,
-    /// How long they took.
-    pub seconds: crate::metrics::Seconds<ApiTimeLabels>,
 }
 
 #[derive(Clone)]

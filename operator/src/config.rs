@@ -18,6 +18,7 @@ pub mod document;
 #[cfg(test)]
 mod faults;
 pub mod index;
+mod version;
 pub mod watch;
 pub mod write;
 

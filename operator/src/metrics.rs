@@ -16,8 +16,6 @@ use prometheus_client::{
     registry::{Metric, Registry},
 };
 
-use crate::client::ApiCounters;
-
 /// The media type of [`Metrics::encode`]'s text: OpenMetrics 1.0.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -65,6 +63,15 @@ pub struct KindLabels {
 pub struct OutcomeLabels {
     /// What became of it.
     pub outcome: &'static str,
+}
+
+/// The counters of calls of the API server.
+#[derive(Clone)]
+pub struct ApiCounters {
+    /// Calls by what became of them.
+    pub calls: Family<ApiLabels, Counter>,
+    /// How long they took.
+    pub seconds: Seconds<ApiTimeLabels>,
 }
 
 /// All metrics of the process.

@@ -1,8 +1,6 @@
 //! What whoever starts the operator decides: where it works, and what the things that it runs are made of.
 
-use std::sync::Arc;
-
-use crate::siem::OperatorPods;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// The field manager of all that the operator writes.
 pub const FIELD_MANAGER: &str = "redoubt-operator";
@@ -36,6 +34,15 @@ pub struct Images {
     pub broker: String,
     /// Of Elasticsearch.
     pub store: String,
+}
+
+/// The operator's own pods, as NetworkPolicies know them.
+#[derive(Debug, Clone)]
+pub struct OperatorPods {
+    /// Their namespace.
+    pub namespace: String,
+    /// Their labels.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// All of it.

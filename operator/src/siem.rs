@@ -19,6 +19,7 @@
 
 #![allow(unreachable_pub, reason = "what the crate shares is marked pub(crate), what it offers pub")]
 
+mod answer;
 mod apply;
 mod autoscale;
 mod broker;
@@ -34,9 +35,13 @@ mod foreign;
 mod member;
 mod name;
 mod owner;
+mod place;
+mod pod;
 mod preprocess;
 mod quantity;
 mod secret;
+mod server;
+mod service;
 mod status;
 mod store;
 mod template;
@@ -65,7 +70,7 @@ use k8s_openapi::api::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{
-    Api, Client, Resource,
+    Client, Resource,
     api::PartialObjectMeta,
     core::DeserializeGuard,
     runtime::{
@@ -78,13 +83,14 @@ use redoubt_crds::{LogSource, ResponseAction, Siem};
 use serde::de::DeserializeOwned;
 use tracing::{debug, warn};
 
-pub use crate::options::Images;
+pub use crate::options::{Images, OperatorPods};
 
 use self::{
     dereference::Observed,
     endpoint::Connect,
     foreign::{Foreign, Presence},
     owner::{Component, INSTANCE, MANAGED_BY, MANAGER},
+    place::Place,
     status::Known,
     validate::Valid,
 };
@@ -93,19 +99,8 @@ use self::{
 const REST: Duration = Duration::from_secs(60);
 /// How soon it is looked at again while something is being done.
 const SOON: Duration = Duration::from_secs(5);
-/// How often the work is looked at where it says how many pods there are.
-const WORK: Duration = Duration::from_secs(15);
 /// The pauses after failures grow from the first to the last.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(120));
-
-/// The operator's own pods, as NetworkPolicies know them.
-#[derive(Debug, Clone)]
-pub struct OperatorPods {
-    /// Their namespace.
-    pub namespace: String,
-    /// Their labels.
-    pub labels: BTreeMap<String, String>,
-}
 
 /// What the controller is given.
 #[derive(Debug, Clone)]
@@ -169,24 +164,6 @@ pub async fn run(client: Client, options: Options, shutdown: impl Future<Output 
             }
         })
         .await;
-}
-
-/// Where the controller looks.
-struct Place {
-    client: Client,
-    namespace: Option<String>,
-}
-
-impl Place {
-    fn all<K>(&self) -> Api<K>
-    where
-        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
-    {
-        match &self.namespace {
-            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
-            None => Api::all(self.client.clone()),
-        }
-    }
 }
 
 /// Children, pods and the resources that a Siem is built from wake it.
@@ -312,7 +289,7 @@ async fn look(siem: &Guarded, context: &Context, now: Timestamp) -> Result<Actio
     let pause = if !told.operations.is_empty() {
         SOON
     } else if sizes.process.is_some() && !is_left_to_others(&valid, &observed) {
-        WORK
+        autoscale::WORK
     } else {
         REST
     };

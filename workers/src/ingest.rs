@@ -46,6 +46,7 @@ mod body;
 mod endpoint;
 mod http;
 mod intake;
+mod lifecycle;
 mod listeners;
 mod log_throttle;
 mod quota;

@@ -26,6 +26,7 @@ mod publish;
 pub mod resources;
 pub mod respond;
 pub mod retention;
+pub mod role;
 pub mod run;
 pub mod secrets;
 pub mod store;

@@ -4,7 +4,6 @@
 //! stopped in the other direction, so that each finds its receiver awake.
 
 use std::{
-    fmt,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
@@ -38,6 +37,7 @@ use crate::{
     resources::Watched,
     respond::{self, Respond, webhook},
     retention::Retention,
+    role::Role,
     secrets::{Secrets, mirror::Mirror},
     store::{self, Store, elasticsearch::ElasticsearchStore, embedded::EmbeddedStore},
 };
@@ -62,42 +62,6 @@ pub struct Options {
     pub role: Option<Role>,
     /// Port of the page of health and metrics, where there is to be one. Ingest has one on its HTTP listener, too.
     pub health_port: Option<u16>,
-}
-
-/// What a process does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// Takes events in.
-    Ingest,
-    /// Understands, enriches, matches and stores them.
-    Process,
-    /// Brings matches together into alerts.
-    Correlate,
-    /// Does what is to be done about alerts.
-    Respond,
-}
-
-impl Role {
-    /// The kinds of resources that it works by. Of the rest it need not know: thousands of rules are nothing to who takes events in.
-    pub(crate) const fn kinds(self) -> &'static [Kind] {
-        match self {
-            Self::Ingest => &[Kind::Siem, Kind::LogSource],
-            Self::Process => &[Kind::Siem, Kind::LogSource, Kind::Watchlist, Kind::Enrichment, Kind::AlertRule],
-            Self::Correlate => &[Kind::Siem, Kind::AlertRule],
-            Self::Respond => &[Kind::Siem, Kind::ResponseAction],
-        }
-    }
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Ingest => "ingest",
-            Self::Process => "process",
-            Self::Correlate => "correlate",
-            Self::Respond => "respond",
-        })
-    }
 }
 
 /// A running SIEM, or a part of one.

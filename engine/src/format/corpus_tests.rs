@@ -150,7 +150,7 @@ fn every_windows_logsource_that_rules_ask_for_can_be_reached() {
 #[test]
 fn every_zeek_logsource_that_rules_ask_for_can_be_reached() {
     let Some(corpora) = corpora() else { return };
-    let reachable = zeek::logsources(&SigmaLogsource::default());
+    let reachable = zeek_logsource::logsources(&SigmaLogsource::default());
 
     let missing: Vec<SigmaLogsource> = rules(&corpora)
         .into_values()

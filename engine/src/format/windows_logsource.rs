@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use redoubt_crds::SigmaLogsource;
 
-use crate::source::fill_in;
+use super::logsource::fill_in;
 
 /// The product of every Windows logsource.
 pub(crate) const PRODUCT: &str = "windows";

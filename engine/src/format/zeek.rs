@@ -3,76 +3,20 @@
 //! The line stands under `details` with its keys as they are, dots included (`id.orig_h`). Which log it comes from (`_path`) is its
 //! Sigma service. Its `uid` names a connection, which many lines share, so it is no id of the event.
 
-use std::{net::IpAddr, sync::Arc};
+use std::net::IpAddr;
 
-use redoubt_crds::{FieldType, SigmaLogsource};
+use redoubt_crds::FieldType;
 use serde_json::Value;
 
 use super::{
     ParseError,
     draft::{Draft, json_object},
+    zeek_logsource::logsource,
 };
 use crate::{
     event::{Event, RawEvent},
-    source::{Source, fill_in},
+    source::Source,
 };
-
-/// The product of every Zeek logsource.
-pub(crate) const PRODUCT: &str = "zeek";
-
-/// The logs of Zeek and its usual packages; each is a Sigma service of that name. Sorted, for the look-up.
-pub(crate) const SERVICES: [&str; 50] = [
-    "analyzer",
-    "capture_loss",
-    "conn",
-    "dce_rpc",
-    "dhcp",
-    "dnp3",
-    "dns",
-    "dpd",
-    "files",
-    "ftp",
-    "http",
-    "intel",
-    "irc",
-    "kerberos",
-    "known_certs",
-    "known_hosts",
-    "known_services",
-    "ldap",
-    "ldap_search",
-    "loaded_scripts",
-    "modbus",
-    "mqtt_connect",
-    "mqtt_publish",
-    "mysql",
-    "notice",
-    "notice_alarm",
-    "ntlm",
-    "ntp",
-    "ocsp",
-    "pe",
-    "postgresql",
-    "quic",
-    "radius",
-    "rdp",
-    "reporter",
-    "rfb",
-    "sip",
-    "smb_cmd",
-    "smb_files",
-    "smb_mapping",
-    "smtp",
-    "snmp",
-    "socks",
-    "software",
-    "ssh",
-    "ssl",
-    "syslog",
-    "tunnel",
-    "weird",
-    "x509",
-];
 
 /// Keys of the logs with an ECS field of their own.
 const COPIES: &[(&str, &str, FieldType)] = &[
@@ -134,26 +78,8 @@ pub(super) fn parse(source: &Source, raw: &RawEvent) -> Result<Event, ParseError
     if let Some(is_v6) = is_v6 {
         draft.put_text("network.type", if is_v6 { "ipv6" } else { "ipv4" });
     }
-    draft.logsource = logsource(source, path.as_deref());
+    draft.logsource = logsource(&source.logsources, &source.logsource, path.as_deref());
     Ok(draft.finish())
-}
-
-/// The logsources of a Zeek source: one a service of [`SERVICES`], and last the one of a line that does not name its log.
-pub(crate) fn logsources(declared: &SigmaLogsource) -> Vec<Arc<SigmaLogsource>> {
-    let services = SERVICES.iter().map(|service| Some(*service)).chain([None]);
-    services.map(|service| Arc::new(fill_in(declared, PRODUCT, service, None))).collect()
-}
-
-fn logsource(source: &Source, path: Option<&str>) -> Option<Arc<SigmaLogsource>> {
-    let index = match path {
-        None => SERVICES.len(),
-        Some(path) => match SERVICES.binary_search(&path) {
-            Ok(index) => index,
-            // A log of somebody's own script: rare enough to be made for the event.
-            Err(_) => return Some(Arc::new(fill_in(&source.logsource, PRODUCT, Some(path), None))),
-        },
-    };
-    source.logsources.get(index).map(Arc::clone)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::{borrow::Cow, collections::HashMap};
 
 use aho_corasick::AhoCorasick;
 use rsigma_eval::{CompiledRule, Event as _, EventValue};
+use rsigma_parser::fieldpath::unescape_brackets;
 
 use super::{
     clue::{Clue, clues},
@@ -22,9 +23,8 @@ pub(super) struct Candidates {
     rules: usize,
     /// Rules that every event has to be asked about.
     always: Vec<Place>,
-    fields: HashMap<Box<str>, Field>,
-    /// Of the fields, those whose name may be a path: an event has no key by which it would be found.
-    paths: Vec<Box<str>>,
+    /// Fields with their names, by the first segment of these: an event has few segments, and rules ask for thousands of names.
+    fields: HashMap<Box<str>, Vec<(Box<str>, Field)>>,
     somewhere: Option<Texts>,
 }
 
@@ -80,12 +80,16 @@ impl Candidates {
             Ok(texts) => index.somewhere = texts,
             Err(rules) => index.always.extend(rules),
         }
-        index.paths = index.fields.keys().filter(|name| may_be_path(name)).cloned().collect();
         index
     }
 
     fn field(&mut self, name: &str) -> &mut Field {
-        self.fields.entry(name.into()).or_default()
+        let fields = self.fields.entry(first_segment(name).into()).or_default();
+        let at = fields.iter().position(|(known, _)| **known == *name).unwrap_or_else(|| {
+            fields.push((name.into(), Field::default()));
+            fields.len() - 1
+        });
+        &mut fields[at].1
     }
 
     /// The places of the rules that may be true of the event, in order.
@@ -93,17 +97,12 @@ impl Candidates {
         let mut found = Found { seen: vec![false; self.rules], places: Vec::new() };
         found.add(&self.always);
         event.visit_top_level_keys(&mut |key| {
-            if let Some(field) = self.fields.get(key)
-                && let Some(value) = event.get_field(key)
-            {
-                field.look(&value, &mut found);
+            for (name, field) in self.fields.get(key).into_iter().flatten() {
+                if let Some(value) = event.get_field(name) {
+                    field.look(&value, &mut found);
+                }
             }
         });
-        for name in &self.paths {
-            if let Some(value) = event.get_field(name) {
-                self.fields[name].look(&value, &mut found);
-            }
-        }
         if let Some(texts) = &self.somewhere {
             event.visit_string_values(&mut |text| texts.look(&fold(text), &mut found));
         }
@@ -112,9 +111,10 @@ impl Candidates {
     }
 }
 
-/// Whether a field's name may mean a path into the event rather than a key of it.
-fn may_be_path(name: &str) -> bool {
-    name.bytes().any(|byte| matches!(byte, b'.' | b'[' | b'\\'))
+/// The key of an event by which a field can be found, as the view of the event tells its keys.
+fn first_segment(name: &str) -> String {
+    let name = unescape_brackets(name);
+    name.split_once('.').map_or(&*name, |(segment, _)| segment).to_owned()
 }
 
 impl Field {

@@ -6,7 +6,7 @@ use redoubt_crds::Object;
 
 use super::{
     event_view::EventView,
-    explain::{Finding, Step},
+    finding::{Finding, Step},
     sigma::{About, Sigma, Use},
 };
 use crate::{diagnostic::Problem, enrich::vrl::Predicate, event::Event};

@@ -16,7 +16,7 @@ use redoubt_engine::resource::{Kind, manifest};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::index::{Kept, Key, Version};
+use super::version::{Kept, Key, Version};
 use crate::options::FIELD_MANAGER;
 
 /// The label of ConfigMaps that keep a last good version; its value is the kind in lower case.

@@ -21,7 +21,6 @@ mod workers;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
     net::IpAddr,
     sync::Arc,
 };
@@ -34,21 +33,7 @@ use self::namespace::Namespace;
 use crate::options::Scope;
 
 pub use self::{conditions::Reported, workers::Programmed};
-
-/// A resource within its namespace.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key {
-    /// Its kind.
-    pub kind: Kind,
-    /// Its name.
-    pub name: Arc<str>,
-}
-
-impl fmt::Display for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.kind, self.name)
-    }
-}
+pub use super::version::{Kept, Key, Version};
 
 /// What a watch is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -94,19 +79,6 @@ pub struct Seen {
     pub spec: Arc<str>,
     /// What its status says.
     pub reported: Reported,
-}
-
-/// A last good version as a ConfigMap has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Kept {
-    /// Of which resource.
-    pub key: Key,
-    /// `metadata.uid` of that: what is kept of one that had the same name before is not meant.
-    pub uid: Arc<str>,
-    /// What is kept.
-    pub good: Version,
-    /// `metadata.resourceVersion` of the ConfigMap.
-    pub version: u64,
 }
 
 /// A pod that plays a role.
@@ -278,15 +250,6 @@ pub enum Answer {
     Nothing,
     /// Of one resource it runs this version, if any.
     Version(Key, Option<Version>),
-}
-
-/// A version of a resource.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Version {
-    /// Its `metadata.generation`.
-    pub generation: i64,
-    /// Its `spec` as JSON.
-    pub spec: Arc<str>,
 }
 
 /// How much may be begun in one round.

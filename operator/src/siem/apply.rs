@@ -15,6 +15,7 @@ use serde_json::Value;
 use tracing::{info, warn};
 
 use super::{
+    answer::{is_gone, said},
     build::Built,
     child::{self, Child, Id},
     dereference::{Children, plain},
@@ -107,17 +108,4 @@ fn belongs(live: &Value, owner: &Owner) -> bool {
 
 fn is_going(live: &Value) -> bool {
     !live["metadata"]["deletionTimestamp"].is_null()
-}
-
-/// Whether the object was not there, or another one had its name.
-pub(crate) fn is_gone(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if status.code == 404 || status.code == 409)
-}
-
-/// What the API server said, without what only a developer reads.
-pub(crate) fn said(error: &kube::Error) -> String {
-    match error {
-        kube::Error::Api(status) => status.message.clone(),
-        error => error.to_string(),
-    }
 }

@@ -7,16 +7,20 @@
 //! operator keeps out of it: it applies the number that is there until the other has written one, and none from then on. To leave it out at
 //! once would be to set it to one.
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use redoubt_crds::Autoscale;
 
 use super::{
-    build::role::HEALTH_PORT,
     endpoint::{Connect, Endpoint, Server},
     owner::{COMPONENT, Component},
+    pod::HEALTH_PORT,
 };
 
+/// How often the work is looked at where it says how many pods there are.
+pub(crate) const WORK: Duration = Duration::from_secs(15);
 /// How long fewer pods must have been enough.
 pub(crate) const CALM: SignedDuration = SignedDuration::from_mins(5);
 /// What a worker calls the batches that wait.

@@ -5,7 +5,7 @@
 //! they may reach and for which they need the cookie.
 
 pub(crate) mod config;
-mod definitions;
+pub(crate) mod definitions;
 mod management;
 pub(crate) mod plan;
 pub(crate) mod pods;
@@ -14,7 +14,6 @@ use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use redoubt_crds::in_cluster::CA_KEY;
 use tracing::{info, warn};
 
-pub(crate) use self::definitions::definitions;
 use self::{
     definitions::{VHOST, of_admins, of_workers},
     management::Answers,
@@ -35,11 +34,6 @@ pub(crate) const MANAGEMENT_PORT: u16 = 15671;
 pub(crate) const METRICS_PORT: u16 = 15691;
 /// Ports between the nodes: Erlang's port mapper, and its protocol.
 pub(crate) const BETWEEN_NODES: [u16; 2] = [4369, 25672];
-/// Key of the cookie in the Secret of the nodes.
-pub(crate) const COOKIE: &str = "erlang-cookie";
-/// Key of the users in the Secret of the nodes.
-pub(crate) const DEFINITIONS: &str = "definitions.json";
-
 /// What runs, and what it says of itself.
 #[derive(Default)]
 pub(crate) struct Seen {

@@ -5,11 +5,8 @@ pub(crate) mod disruption;
 pub(crate) mod exposure;
 pub(crate) mod monitoring;
 pub(crate) mod network;
-pub(crate) mod pod;
 pub(crate) mod role;
 pub(crate) mod scaling;
-pub(crate) mod server;
-pub(crate) mod service;
 
 #[cfg(test)]
 mod cluster_tests;
@@ -29,14 +26,15 @@ use serde_json::json;
 
 use self::role::HeldSettings;
 use super::{
-    OperatorPods, broker,
+    broker,
     child::{Child, Id},
     dereference::Children,
     owner::Component,
-    store,
+    service, store,
     template::{self, Settled},
     validate::{Broker, Set, Store, Valid},
 };
+use crate::options::OperatorPods;
 
 /// What there is to apply.
 #[derive(Debug, Default)]

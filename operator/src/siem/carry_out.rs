@@ -16,7 +16,7 @@ use serde_json::json;
 use tracing::{info, warn};
 
 use super::{
-    apply::{is_gone, said},
+    answer::{is_gone, said},
     broker,
     build::Sizes,
     dereference::Observed,

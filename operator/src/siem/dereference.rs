@@ -26,7 +26,7 @@ use serde_json::Value;
 use tracing::warn;
 
 use super::{
-    apply::said,
+    answer::said,
     child::{self, Id},
     foreign::{Presence, Presences},
     name,

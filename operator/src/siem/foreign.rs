@@ -15,7 +15,7 @@ use kube::{
 };
 use tracing::debug;
 
-use super::apply::said;
+use super::answer::said;
 
 /// How long what is known of them is good. A Siem at rest is looked at once a minute, so each of these looks asks.
 const AGE: SignedDuration = SignedDuration::from_secs(30);

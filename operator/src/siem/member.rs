@@ -5,10 +5,13 @@ use std::net::IpAddr;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::{apps::v1::StatefulSet, core::v1::Pod};
 
-use super::status;
-
 /// A pod that is not ready for so long will not become so by waiting.
 const PATIENCE: SignedDuration = SignedDuration::from_mins(10);
+/// How long a pod may look for its place.
+const PLACING: SignedDuration = SignedDuration::from_secs(60);
+/// Why a container waits that will not start by waiting.
+const HOPELESS: [&str; 6] =
+    ["CrashLoopBackOff", "ImagePullBackOff", "ErrImagePull", "InvalidImageName", "CreateContainerConfigError", "RunContainerError"];
 
 /// A pod of a StatefulSet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,5 +84,20 @@ fn phase(pod: &Pod, now: Timestamp) -> Phase {
     }
     let since = ready.and_then(|ready| ready.last_transition_time.as_ref()).map(|time| time.0);
     let long = since.is_some_and(|since| now.duration_since(since) > PATIENCE);
-    if long || status::hopeless(pod, now).is_some() { Phase::Stuck } else { Phase::Starting }
+    if long || hopeless(pod, now).is_some() { Phase::Stuck } else { Phase::Starting }
+}
+
+/// Why a pod will not become ready by itself.
+pub(crate) fn hopeless(pod: &Pod, now: Timestamp) -> Option<String> {
+    let status = pod.status.as_ref()?;
+    let containers = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
+    let waiting = containers.filter_map(|container| container.state.as_ref()?.waiting.as_ref()?.reason.clone());
+    if let Some(reason) = waiting.into_iter().find(|reason| HOPELESS.contains(&reason.as_str())) {
+        return Some(reason);
+    }
+    let scheduled =
+        status.conditions.iter().flatten().find(|condition| condition.type_ == "PodScheduled" && condition.status == "False")?;
+    // A volume, or a node that is about to come, may take a moment.
+    let since = scheduled.last_transition_time.as_ref()?.0;
+    if now.duration_since(since) > PLACING { scheduled.message.clone() } else { None }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use redoubt_crds::{LogSourceSpec, SiemSpec, in_cluster};
 use redoubt_engine::resource::{Spec, referenced_secrets};
 
-use super::{build::network::port_of, dereference::Observed};
+use super::dereference::Observed;
 
 /// How packets of a port travel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,6 +71,45 @@ impl Prepared {
         }
         if let Some(amqp) = &source.amqp {
             self.sources.extend(amqp.urls.iter().filter_map(|url| port_of(url)));
+        }
+    }
+}
+
+/// The port that a URL leads to: its own, or that of its scheme.
+pub(crate) fn port_of(url: &str) -> Option<u16> {
+    let (scheme, rest) = url.split_once("://")?;
+    let place = rest.split(['/', '?', '#']).next()?;
+    let after_host = place.rsplit_once(']').map_or(place, |(_, after)| after);
+    if let Some((_, port)) = after_host.rsplit_once(':') {
+        return port.parse().ok();
+    }
+    match scheme {
+        "amqp" => Some(5672),
+        "amqps" => Some(5671),
+        "http" => Some(80),
+        "https" => Some(443),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_leads_to_its_own_port_or_to_that_of_its_scheme() {
+        let cases = [
+            ("amqps://mq.example.net", Some(5671)),
+            ("amqp://mq.example.net:1234", Some(1234)),
+            ("https://es.example.net/prefix", Some(443)),
+            ("http://[fd00::1]:9200", Some(9200)),
+            ("http://[fd00::1]", Some(80)),
+            ("ftp://files", None),
+            ("nonsense", None),
+        ];
+
+        for (url, expected) in cases {
+            assert_eq!(port_of(url), expected, "{url}");
         }
     }
 }

@@ -20,7 +20,12 @@ use self::{
     random::NoRandomness,
     recovery::Recovery,
 };
-use super::{broker, dereference::Children, owner::Component, validate::Valid};
+use super::{
+    broker::definitions::{COOKIE, DEFINITIONS, definitions},
+    dereference::Children,
+    owner::Component,
+    validate::Valid,
+};
 
 /// Why a Secret could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +70,7 @@ pub(crate) fn complete(valid: &Valid, there: &Children, renewed: Renewed, now: T
                 account(there, &lost, &name.broker_admin(), "redoubt-admin", &managed.credentials_revision, now)?,
             ),
         };
-        let kept = content(there, &name.broker_nodes_secret()).and_then(|nodes| nodes.data.get(broker::COOKIE).cloned());
+        let kept = content(there, &name.broker_nodes_secret()).and_then(|nodes| nodes.data.get(COOKIE).cloned());
         let cookie = match kept.or_else(|| lost.bytes(&name.broker_nodes_secret())) {
             Some(cookie) => cookie,
             None => random::password()?.into_bytes(),
@@ -73,11 +78,8 @@ pub(crate) fn complete(valid: &Valid, there: &Children, renewed: Renewed, now: T
         recovery.add_account(name.shared().broker_user(), &worker);
         recovery.add_account(name.broker_admin(), &admin);
         recovery.add_bytes(name.broker_nodes_secret(), cookie.clone());
-        let definitions = broker::definitions(&worker, &admin, valid.prefix()).into_bytes();
-        let nodes = Content {
-            data: [(broker::COOKIE.to_owned(), cookie), (broker::DEFINITIONS.to_owned(), definitions)].into(),
-            ..Content::default()
-        };
+        let definitions = definitions(&worker, &admin, valid.prefix()).into_bytes();
+        let nodes = Content { data: [(COOKIE.to_owned(), cookie), (DEFINITIONS.to_owned(), definitions)].into(), ..Content::default() };
         secrets.extend([
             secret(owner.child(name.shared().broker_user(), Component::Broker), account::TYPE, worker.content()),
             secret(owner.child(name.broker_admin(), Component::Broker), account::TYPE, admin.content()),

@@ -5,7 +5,7 @@
 //! - `Degraded`: something that should run does not, or the Siem asks for something in vain.
 //! - `RestartPending`: this release would make pods of the managed servers differently, and waits for `spec.templateRevision`.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::{
     api::{apps::v1::Deployment, core::v1::Pod},
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
@@ -20,7 +20,7 @@ use serde_json::json;
 use super::{
     apply::Applied,
     build::{self, Built},
-    member::{self, Phase},
+    member::{self, Phase, hopeless},
     owner::{Component, MANAGER},
     validate::{Refusal, Valid},
 };
@@ -29,11 +29,6 @@ use super::{
 const LONGEST: usize = 1024;
 /// Most operations that a status lists.
 const MOST_OPERATIONS: usize = 64;
-/// How long a pod may look for its place.
-const PATIENCE: SignedDuration = SignedDuration::from_secs(60);
-/// Why a container waits that will not start by waiting.
-const HOPELESS: [&str; 6] =
-    ["CrashLoopBackOff", "ImagePullBackOff", "ErrImagePull", "InvalidImageName", "CreateContainerConfigError", "RunContainerError"];
 
 /// What is true of a Siem, with the reason and the words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -246,21 +241,6 @@ fn why_not(pods: &[Pod], component: Component, now: Timestamp) -> String {
         labels.and_then(|labels| labels.get(super::owner::COMPONENT)).is_some_and(|found| found == component.as_str())
     };
     pods.iter().filter(of_component).find_map(|pod| hopeless(pod, now)).map_or_else(String::new, |reason| format!(": {reason}"))
-}
-
-/// Why a pod will not become ready by itself.
-pub(crate) fn hopeless(pod: &Pod, now: Timestamp) -> Option<String> {
-    let status = pod.status.as_ref()?;
-    let containers = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
-    let waiting = containers.filter_map(|container| container.state.as_ref()?.waiting.as_ref()?.reason.clone());
-    if let Some(reason) = waiting.into_iter().find(|reason| HOPELESS.contains(&reason.as_str())) {
-        return Some(reason);
-    }
-    let scheduled =
-        status.conditions.iter().flatten().find(|condition| condition.type_ == "PodScheduled" && condition.status == "False")?;
-    // A volume, or a node that is about to come, may take a moment.
-    let since = scheduled.last_transition_time.as_ref()?.0;
-    if now.duration_since(since) > PATIENCE { scheduled.message.clone() } else { None }
 }
 
 #[cfg(test)]

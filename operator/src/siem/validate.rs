@@ -10,15 +10,16 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use redoubt_crds::{MonitorWhen, NodeRole, NodeSet, OnDelete, Resources, Siem, SiemSpec, Storage, in_cluster};
 
 use super::{
-    Images,
     dereference::Observed,
     foreign::{Foreign, Presence, Presences},
     member,
     name::{SiemName, UnusableName},
     owner::Owner,
     preprocess::{Listener, Prepared},
-    quantity, store,
+    quantity,
+    store::note::{role_name, roles_of, security_of},
 };
+use crate::options::Images;
 
 /// A Siem that can be built.
 #[derive(Debug, Clone)]
@@ -324,11 +325,11 @@ fn volume(field: &str, wanted: &Storage, there: Option<&StatefulSet>, objections
 
 /// A set that is there may take on roles, and lose none that its nodes hold something for.
 fn keep_roles(field: &str, set: &mut NodeSet, there: Option<&StatefulSet>, objections: &mut Vec<Objection>) {
-    for role in there.map(store::roles_of).unwrap_or_default() {
+    for role in there.map(roles_of).unwrap_or_default() {
         let holds_something =
             !matches!(role, NodeRole::VotingOnly | NodeRole::Ingest | NodeRole::Ml | NodeRole::RemoteClusterClient | NodeRole::Transform);
         if holds_something && !set.roles.contains(&role) {
-            objections.push(Objection::RoleCannotGo { field: format!("{field}.roles"), lost: store::role_name(role).to_owned() });
+            objections.push(Objection::RoleCannotGo { field: format!("{field}.roles"), lost: role_name(role).to_owned() });
             set.roles.push(role);
         }
     }
@@ -336,7 +337,7 @@ fn keep_roles(field: &str, set: &mut NodeSet, there: Option<&StatefulSet>, objec
 
 /// A cluster that is there keeps its way to speak.
 fn keep_security(wanted: bool, there: &[StatefulSet], objections: &mut Vec<Objection>) -> bool {
-    match there.iter().find_map(store::security_of) {
+    match there.iter().find_map(security_of) {
         Some(there) if there != wanted => {
             objections.push(Objection::SecurityCannotChange { to: wanted });
             there

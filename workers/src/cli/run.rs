@@ -20,7 +20,8 @@ use crate::{
     kubernetes::Namespace,
     metrics::Metrics,
     resources::Watched,
-    run::{Options, Role, start},
+    role::Role,
+    run::{Options, start},
 };
 
 /// Run the SIEM on this machine

@@ -20,24 +20,13 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Bound, Endpoint, IngestError, Shared, http, server, syslog};
+use super::{Bound, Endpoint, IngestError, Shared, http, lifecycle::Lifecycle, server, syslog};
 use crate::{metrics::CertificateLabels, tls::ServerTls};
 
 /// How often what could not be opened is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
 /// Names for ALPN (RFC 7301): HTTP/2 where the client can.
 const HTTP_PROTOCOLS: [&str; 2] = ["h2", "http/1.1"];
-
-/// How a listener is told to end, in two steps, and how it is known that it did.
-#[derive(Debug, Clone)]
-pub(super) struct Lifecycle {
-    /// Take no more, end what runs.
-    pub(super) stop: CancellationToken,
-    /// Give up what still runs.
-    pub(super) kill: CancellationToken,
-    /// The listener's connections and buffers.
-    pub(super) tracker: TaskTracker,
-}
 
 /// All open listeners.
 pub(super) struct Listeners {

@@ -20,7 +20,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use super::{http::Peer, listeners::Lifecycle};
+use super::{http::Peer, lifecycle::Lifecycle};
 use crate::{metrics::Metrics, tls::ServerTls};
 
 /// Most connections at a time; further ones wait in the system's queue.

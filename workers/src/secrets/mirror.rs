@@ -41,7 +41,7 @@ use super::{component, copies::Copies};
 use crate::{
     kubernetes::{Followed, Namespace, follow},
     metrics::{Metrics, StateLabels},
-    run::Role,
+    role::Role,
 };
 
 /// How long after a file could not be written it is tried again.

@@ -2,7 +2,6 @@ use redoubt_crds::Format::Zeek;
 use serde_json::json;
 
 use super::super::event_tests::{assert_holds, parse_json};
-use super::SERVICES;
 
 #[test]
 fn a_connection_keeps_its_keys_and_has_ecs_fields() {
@@ -52,9 +51,4 @@ fn each_log_has_its_own_service_and_fields() {
         assert_eq!(event.logsource.service.as_deref(), service, "{line}");
         assert_holds(&event, &expected);
     }
-}
-
-#[test]
-fn services_are_sorted_for_their_look_up() {
-    assert!(SERVICES.is_sorted());
 }

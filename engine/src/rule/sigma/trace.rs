@@ -3,7 +3,7 @@
 use super::Sigma;
 use crate::rule::{
     event_view::EventView,
-    explain::{Finding, Step},
+    finding::{Finding, Step},
 };
 use rsigma_eval::{ConditionTrace, DetectionTrace, ItemTrace, MatchReason, MatcherKind, SelectionBranch, explain_rule};
 

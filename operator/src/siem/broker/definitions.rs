@@ -7,6 +7,10 @@ use sha2::{Digest as _, Sha256};
 
 use crate::siem::secret::account::Account;
 
+/// Key of the cookie in the Secret of the nodes.
+pub(crate) const COOKIE: &str = "erlang-cookie";
+/// Key of the users in the Secret of the nodes.
+pub(crate) const DEFINITIONS: &str = "definitions.json";
 /// The virtual host that everything lies in.
 pub(crate) const VHOST: &str = "/";
 

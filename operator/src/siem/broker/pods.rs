@@ -12,13 +12,14 @@ use k8s_openapi::{
 };
 use redoubt_crds::in_cluster::{BROKER_PORT, CA_KEY};
 
-use super::{BETWEEN_NODES, COOKIE, DEFINITIONS, MANAGEMENT_PORT, METRICS_PORT, config};
+use super::{
+    BETWEEN_NODES, MANAGEMENT_PORT, METRICS_PORT, config,
+    definitions::{COOKIE, DEFINITIONS},
+};
 use crate::siem::{
-    build::{
-        pod::{self, User},
-        server, service,
-    },
     owner::{Component, Owner},
+    pod::{self, User},
+    server, service,
     template::{MadeFrom, Settled},
     validate::Broker,
 };

@@ -2,11 +2,12 @@
 
 use serde_json::json;
 
-use super::role::{self, HEALTH_PORT_NAME};
+use super::role;
 use crate::siem::{
     child::Child,
     foreign::Foreign,
     owner::{COMPONENT, INSTANCE},
+    pod::HEALTH_PORT_NAME,
     validate::Valid,
 };
 

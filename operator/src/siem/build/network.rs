@@ -17,13 +17,17 @@ use k8s_openapi::{
 };
 use redoubt_crds::in_cluster::{BROKER_PORT, STORE_PORT};
 
-use super::role::{self, HEALTH_PORT};
-use crate::siem::{
-    OperatorPods, broker,
-    owner::Component,
-    preprocess::{Listener, Transport},
-    store,
-    validate::Valid,
+use super::role;
+use crate::{
+    options::OperatorPods,
+    siem::{
+        broker,
+        owner::Component,
+        pod::HEALTH_PORT,
+        preprocess::{Listener, Transport, port_of},
+        store,
+        validate::Valid,
+    },
 };
 
 /// Ports that the API server is known by: the Service's, and the one behind it where that is not translated first.
@@ -149,43 +153,4 @@ fn tcp(ports: &[u16]) -> Vec<NetworkPolicyPort> {
 
 fn port(number: u16, transport: Transport) -> NetworkPolicyPort {
     NetworkPolicyPort { port: Some(IntOrString::Int(i32::from(number))), protocol: Some(transport.as_str().to_owned()), end_port: None }
-}
-
-/// The port that a URL leads to: its own, or that of its scheme.
-pub(crate) fn port_of(url: &str) -> Option<u16> {
-    let (scheme, rest) = url.split_once("://")?;
-    let place = rest.split(['/', '?', '#']).next()?;
-    let after_host = place.rsplit_once(']').map_or(place, |(_, after)| after);
-    if let Some((_, port)) = after_host.rsplit_once(':') {
-        return port.parse().ok();
-    }
-    match scheme {
-        "amqp" => Some(5672),
-        "amqps" => Some(5671),
-        "http" => Some(80),
-        "https" => Some(443),
-        _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_url_leads_to_its_own_port_or_to_that_of_its_scheme() {
-        let cases = [
-            ("amqps://mq.example.net", Some(5671)),
-            ("amqp://mq.example.net:1234", Some(1234)),
-            ("https://es.example.net/prefix", Some(443)),
-            ("http://[fd00::1]:9200", Some(9200)),
-            ("http://[fd00::1]", Some(80)),
-            ("ftp://files", None),
-            ("nonsense", None),
-        ];
-
-        for (url, expected) in cases {
-            assert_eq!(port_of(url), expected, "{url}");
-        }
-    }
 }

@@ -16,17 +16,13 @@ use k8s_openapi::{
 use redoubt_crds::{BrokerSpec, Resources, SiemSpec, StoreSpec};
 use serde_json::{Value, json};
 
-use super::pod::{self, User};
 use crate::siem::{
     digest,
     owner::{COMPONENT, Component, Owner},
+    pod::{self, HEALTH_PORT, HEALTH_PORT_NAME, User},
     validate::Valid,
 };
 
-/// Port of `/healthz`, `/readyz` and `/metrics` of every role, plain HTTP.
-pub(crate) const HEALTH_PORT: u16 = 8081;
-/// What pods call that port.
-pub(crate) const HEALTH_PORT_NAME: &str = "health";
 /// The annotation of a pod that tells which settings it read at its start.
 pub(crate) const SETTINGS: &str = "redoubt.dev/settings";
 /// Where the workers keep copies of the Secrets that resources refer to, in memory.

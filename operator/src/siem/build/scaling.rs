@@ -16,16 +16,20 @@ use k8s_openapi::apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::La
 use redoubt_crds::ExternalMetric;
 use serde_json::json;
 
-use super::{
-    role::{HEALTH_PORT, HEALTH_PORT_NAME},
+use crate::siem::{
+    autoscale,
+    child::Child,
+    foreign::Foreign,
+    owner::Component,
+    pod::{HEALTH_PORT, HEALTH_PORT_NAME},
     service::named,
+    validate::Valid,
 };
-use crate::siem::{autoscale, child::Child, foreign::Foreign, owner::Component, validate::Valid};
 
 /// How long fewer pods must have been enough before one goes, and how long it takes until the next one does, in seconds.
 const CALM: i32 = autoscale::CALM.as_secs() as i32;
 /// How often the work is looked at, in seconds.
-const WORK: i32 = crate::siem::WORK.as_secs() as i32;
+const WORK: i32 = autoscale::WORK.as_secs() as i32;
 
 /// The ScaledObject, where the work is to say how many pods there are, and the cluster has that kind.
 pub(crate) fn scaled_object(valid: &Valid) -> Option<Child> {

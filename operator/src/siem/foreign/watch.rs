@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use tracing::debug;
 
 use super::{Foreign, is_served};
-use crate::siem::Place;
+use crate::siem::place::Place;
 
 /// How often it is asked whether a kind is there, and how long nobody watches after a watch has failed.
 const PAUSE: Duration = Duration::from_secs(15);

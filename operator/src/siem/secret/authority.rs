@@ -16,7 +16,9 @@ use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa
 use serde::{Deserialize, Serialize};
 
 /// How long an authority lives, in days.
-pub(crate) const LIFE: i64 = 3 * 365;
+const LIFE: i64 = 3 * 365;
+/// How long a certificate lives that it signs, in days.
+pub(crate) const LIFE_OF_SIGNED: i64 = 90;
 /// How long a next authority is published before it signs: much longer than pods take to see a changed Secret.
 const OVERLAP: Duration = Duration::from_secs(3600);
 
@@ -78,7 +80,7 @@ impl Authority {
         let former = lost.map(|certificate| Member {
             subject: String::new(),
             not_before: now,
-            not_after: days_after(now, super::certificate::LIFE),
+            not_after: days_after(now, LIFE_OF_SIGNED),
             certificate: certificate.to_owned(),
             key: String::new(),
         });

@@ -6,11 +6,8 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose};
 
-use super::authority::{Authority, NotIssued, common_name, days_after, set_validity, two_thirds};
+use super::authority::{Authority, LIFE_OF_SIGNED, NotIssued, common_name, days_after, set_validity, two_thirds};
 use crate::siem::digest;
-
-/// How long a certificate lives, in days.
-pub(crate) const LIFE: i64 = 90;
 
 /// Annotation: when the certificate began to count.
 const FROM: &str = "redoubt.dev/not-before";
@@ -65,7 +62,7 @@ fn is_good(there: &Content, purpose: &Purpose, authority: &Authority, now: Times
 
 fn issue(purpose: &Purpose, authority: &Authority, now: Timestamp) -> Result<Content, NotIssued> {
     let names = purpose.names.as_slice();
-    let (from, until) = (days_after(now, -1), days_after(now, LIFE).min(authority.ends()));
+    let (from, until) = (days_after(now, -1), days_after(now, LIFE_OF_SIGNED).min(authority.ends()));
     let mut parameters = CertificateParams::new(names)?;
     // A common name has at most 64 characters, and nobody looks at it: the names are in the extension.
     parameters.distinguished_name = common_name(names.first().map_or("redoubt", |name| name.split('.').next().unwrap_or(name)));

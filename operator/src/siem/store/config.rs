@@ -3,7 +3,7 @@
 use redoubt_crds::{in_cluster::STORE_PORT, sorted};
 use serde_json::{Map, Value, json};
 
-use super::{READINESS_PORT, TRANSPORT_PORT, role_name};
+use super::{READINESS_PORT, TRANSPORT_PORT, note::role_name};
 use crate::siem::{
     owner::Owner,
     validate::{Set, Store},

@@ -14,13 +14,14 @@ use k8s_openapi::{
 };
 use redoubt_crds::in_cluster::{CA_KEY, STORE_PORT};
 
-use super::{DATA, MASTER, NODE_SET, READINESS_PORT, TRANSPORT_PORT, config, note_roles};
+use super::{
+    DATA, MASTER, NODE_SET, READINESS_PORT, TRANSPORT_PORT, config,
+    note::{SECURITY, note_roles},
+};
 use crate::siem::{
-    build::{
-        pod::{self, User},
-        server, service,
-    },
     owner::{Component, Owner},
+    pod::{self, User},
+    server, service,
     template::{MadeFrom, Settled},
     validate::{Set, Store},
 };
@@ -96,7 +97,7 @@ pub(crate) fn stateful_set(
     let mut metadata = owner.child(owner.siem.shared().node_set(&set.spec.name), Component::Store);
     metadata.labels.get_or_insert_default().insert(NODE_SET.to_owned(), set.spec.name.clone());
     let cluster = cluster.map(|cluster| (super::CLUSTER.to_owned(), cluster.to_owned()));
-    let security = (super::SECURITY.to_owned(), store.security.to_string());
+    let security = (SECURITY.to_owned(), store.security.to_string());
     metadata.annotations = Some([note_roles(&set.spec.roles), security].into_iter().chain(cluster).collect());
     let pods = (owner.siem.store_nodes(), of_set(owner, &set.spec.name));
     server::stateful_set(metadata, replicas, pods, &set.volume, settled)

@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use super::{
-    super::{Shared, intake::event_id, listeners::Lifecycle, log_throttle::LogThrottle},
+    super::{Shared, intake::event_id, lifecycle::Lifecycle, log_throttle::LogThrottle},
     Drops,
 };
 use crate::{batch, broker::BrokerError};

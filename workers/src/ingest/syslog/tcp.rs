@@ -14,7 +14,7 @@ use tokio_rustls::TlsAcceptor;
 use super::{
     super::{
         Shared,
-        listeners::Lifecycle,
+        lifecycle::Lifecycle,
         server::{ACCEPT_AGAIN, HANDSHAKE},
     },
     Drops,

@@ -10,7 +10,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
 
 use super::{
-    super::{Shared, listeners::Lifecycle},
+    super::{Shared, lifecycle::Lifecycle},
     Drops,
     buffer::Buffer,
 };

@@ -7,7 +7,7 @@ use k8s_openapi::{
     apimachinery::pkg::util::intstr::IntOrString,
 };
 
-use crate::siem::{
+use super::{
     owner::Component,
     preprocess::{Listener, Transport},
     validate::Valid,

@@ -11,9 +11,9 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta},
 };
 
-use super::pod::{self, User};
-use crate::siem::{
+use super::{
     digest,
+    pod::{self, User},
     template::{CONFIG, Settled},
     validate, volume,
 };

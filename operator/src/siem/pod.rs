@@ -11,6 +11,11 @@ use k8s_openapi::{
 };
 use redoubt_crds::Resources;
 
+/// Port of `/healthz`, `/readyz` and `/metrics` of every role, plain HTTP.
+pub(crate) const HEALTH_PORT: u16 = 8081;
+/// What pods call that port.
+pub(crate) const HEALTH_PORT_NAME: &str = "health";
+
 /// Whom the processes of a pod run as.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct User {
