@@ -92,13 +92,13 @@ async fn run_store(url: &str, round: usize, may_repeat: bool) -> Duration {
             (bulk * BULK..(bulk + 1) * BULK).map(document).collect()
         })
         .collect();
-    let bulks = Arc::new(std::sync::Mutex::new(bulks));
+    let bulks = Arc::new(std::sync::Mutex::new(bulks.into_iter()));
     let started = Instant::now();
     let clients = (0..CLIENTS).map(|_| {
         let (store, bulks) = (Arc::clone(&store), Arc::clone(&bulks));
         tokio::spawn(async move {
             loop {
-                let Some(bulk) = bulks.lock().unwrap().pop() else { break };
+                let Some(bulk) = bulks.lock().unwrap().next() else { break };
                 assert!(store.bulk(bulk).await.unwrap().iter().all(Result::is_ok));
             }
         })

@@ -42,8 +42,9 @@ use redoubt::{
 };
 use redoubt_crds::ExternalBroker;
 use redoubt_engine::{alert::Alert, compile::Outcome, event::RawEvent, format::frame};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::task::JoinHandle;
+use uuid::Uuid;
 
 use crate::{
     load::Body,
@@ -124,6 +125,7 @@ async fn measure(corpora: &Path, server: Server) {
     let bodies = Arc::new(load::bodies(&load::ordinary(&load::records(corpora), &all)));
 
     let documents = documents(&bodies);
+    site.alike(&tenth, &documents, &bodies[0]).await;
     let runs = [("a tenth of the rules", tenth.as_path(), 0.8), ("all rules", all.as_path(), 0.6)];
     // The first runs warm the server up and do not count: its compiler is done with a kind of request after a million documents.
     site.raw("warming up", &documents, RAW_SETTINGS[0]).await;
@@ -149,8 +151,11 @@ fn documents(bodies: &[Body]) -> Vec<Document> {
     let mut documents = Vec::with_capacity(EVENTS);
     for (source, _, body) in bodies {
         for record in frame(plan.sources[*source].format, body).into_iter().flatten() {
-            let (id, received_millis, source) = (documents.len().to_string(), now_millis(), (*source).into());
-            let raw = RawEvent { id, received_millis, source, sender: None, body: record.into() };
+            // As ingest stamps it: what an id costs the server depends on how it looks.
+            let id = Uuid::now_v7().to_string();
+            let (received_millis, source) = (now_millis(), (*source).into());
+            let sender = Some("127.0.0.1".into());
+            let raw = RawEvent { id, received_millis, source, sender, body: record.into() };
             let Outcome::Event { mut event, .. } = plan.process(&raw) else { continue };
             event.document.insert("redoubt".to_owned(), json!({"id": event.id, "received": event.received_millis}));
             documents.push((event.id, serde_json::to_vec(&event.document).unwrap()));
@@ -318,6 +323,35 @@ impl Site {
             ("Elasticsearch", seconds(&self.server.pid())),
             ("the sender", seconds("self")),
         ])
+    }
+
+    /// Makes sure that raw requests carry what the SIEM stores. Ids and times differ, but are as long.
+    async fn alike(&self, rules: &Path, documents: &[Document], (source, count, body): &Body) {
+        let mut siem = self.start("alike", rules).await;
+        load::post(&reqwest::Client::new(), source, body).await;
+        let store = self.store("alike").await;
+        let started = Instant::now();
+        let stored = loop {
+            let request = SearchRequest { query: "*".to_owned(), size: *count, ..SearchRequest::default() };
+            let found = store.search(Family::Events, request).await.unwrap();
+            if found.hits.len() == *count {
+                break found.hits;
+            }
+            assert!(started.elapsed() < Duration::from_secs(60), "{} of {count} events are found", found.hits.len());
+            tokio::time::sleep(ASK_EVERY).await;
+        };
+        let length = |id: &str, mut document: Map<String, Value>| {
+            document.remove("redoubt");
+            (id.len(), json!(document).to_string().len())
+        };
+        let mut stored: Vec<_> = stored.into_iter().map(|hit| length(&hit.id, hit.body)).collect();
+        let mut raw: Vec<_> = documents[..*count].iter().map(|(id, json)| length(id, serde_json::from_slice(json).unwrap())).collect();
+        stored.sort_unstable();
+        raw.sort_unstable();
+        assert_eq!(raw, stored, "raw requests carry other documents than the SIEM stores");
+        store.close().await;
+        load::end(&mut siem);
+        self.forget("alike").await;
     }
 
     /// Events a second from HTTP to the answer of Elasticsearch.

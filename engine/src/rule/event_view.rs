@@ -1,6 +1,6 @@
 //! Our event as the detection core reads it: in place, without a copy.
 
-use std::{borrow::Cow, collections::HashMap, sync::LazyLock};
+use std::{borrow::Cow, sync::LazyLock};
 
 use rsigma_eval::EventValue;
 use rsigma_parser::fieldpath::unescape_brackets;
@@ -16,14 +16,46 @@ const MAX_DEPTH: usize = 128;
 const BOOKKEEPING: [&str; 3] = ["@timestamp", "log", "tags"];
 const EVENT_BOOKKEEPING: [&str; 8] = ["category", "created", "dataset", "id", "ingested", "kind", "original", "type"];
 
-/// [`ECS_NAMES`] by the first segment of their paths: most events have a few of these.
-static ECS_NAMES_BY_ROOT: LazyLock<HashMap<&str, Vec<(&str, &str)>>> = LazyLock::new(|| {
-    let mut by_root: HashMap<&str, Vec<(&str, &str)>> = HashMap::new();
+/// [`ECS_NAMES`] as a tree of the segments of their paths: an event is gone through once, and not once for each name.
+static ECS_TREE: LazyLock<Segment> = LazyLock::new(|| {
+    let mut tree = Segment::default();
     for (name, path) in ECS_NAMES {
-        by_root.entry(path.split('.').next().unwrap_or(path)).or_default().push((name, path));
+        path.split('.').fold(&mut tree, Segment::below).names.push(name);
     }
-    by_root
+    tree
 });
+
+/// A place in [`ECS_TREE`].
+#[derive(Default)]
+struct Segment {
+    /// The names that stand for what is found here.
+    names: Vec<&'static str>,
+    below: Vec<(&'static str, Segment)>,
+}
+
+impl Segment {
+    fn below(&mut self, name: &'static str) -> &mut Self {
+        let at = self.below.iter().position(|(known, _)| *known == name).unwrap_or_else(|| {
+            self.below.push((name, Self::default()));
+            self.below.len() - 1
+        });
+        &mut self.below[at].1
+    }
+
+    /// Tells what the names find in an object. False where a key holds dots or a list stands on the way: then more than one place may be
+    /// meant, and what was told need not be right.
+    fn visit<'a>(&self, object: &'a Map<String, Value>, told: &mut dyn FnMut(&'static str, &'a Value)) -> bool {
+        object.iter().all(|(key, value)| {
+            let Some((_, segment)) = self.below.iter().find(|(name, _)| name == key) else { return !key.contains('.') };
+            match value {
+                Value::Object(inner) => return segment.visit(inner, told),
+                Value::Array(_) if !segment.below.is_empty() => return false,
+                _ => segment.names.iter().for_each(|name| told(name, value)),
+            }
+            true
+        })
+    }
+}
 
 /// A view of one event, made once and asked many times: dozens of rules ask it for the same few fields, and most ask in vain.
 pub(super) struct EventView<'a> {
@@ -51,8 +83,16 @@ impl<'a> EventView<'a> {
                 _ => view.names.push((key, (!key.contains('.')).then_some(value))),
             }
         }
-        for (name, path) in document.keys().filter_map(|root| ECS_NAMES_BY_ROOT.get(root.as_str())).flatten() {
-            if !native(name) && document.get(*name).is_none_or(Value::is_object) {
+        let is_free = |name: &str| !native(name) && document.get(name).is_none_or(Value::is_object);
+        let before = view.names.len();
+        let is_plain = ECS_TREE.visit(document, &mut |name, value| {
+            if is_free(name) {
+                view.names.push((name, Some(value)));
+            }
+        });
+        if !is_plain {
+            view.names.truncate(before);
+            for (name, path) in ECS_NAMES.into_iter().filter(|(name, _)| is_free(name)) {
                 let found = leaf(document, path);
                 if let Some(first) = found.first {
                     view.names.push((name, found.more.is_empty().then_some(first)));
@@ -205,8 +245,21 @@ mod tests {
 
     /// Documents in which the few names that there are come up in every place: under `details`, at the top, as ECS, with dots.
     fn document() -> impl Strategy<Value = Value> {
-        let name =
-            proptest::sample::select(vec!["a", "b", "a.b", "process", "executable", "Image", "user", "name", "User", "query", "x[0]"]);
+        let name = proptest::sample::select(vec![
+            "a",
+            "b",
+            "a.b",
+            "process",
+            "parent",
+            "executable",
+            "process.executable",
+            "Image",
+            "user",
+            "name",
+            "User",
+            "query",
+            "x[0]",
+        ]);
         let scalar = prop_oneof![Just(Value::Null), any::<bool>().prop_map(Value::from), (0..3_i64).prop_map(Value::from)];
         let value = scalar.prop_recursive(4, 24, 4, move |inner| {
             prop_oneof![
@@ -232,7 +285,7 @@ mod tests {
             let mut keys = Vec::new();
             view.visit_top_level_keys(&mut |key| keys.push(key.to_owned()));
 
-            for field in ["a", "b", "a.b", "a.b.a", "b.a", "process.executable", "Image", "user.name", "User", "user", "query", r"x\[0\]", "details.a", "details"] {
+            for field in ["a", "b", "a.b", "a.b.a", "b.a", "process.executable", "Image", "process.parent.executable", "ParentImage", "user.name", "User", "user", "query", r"x\[0\]", "details.a", "details"] {
                 let name = unescape_brackets(field);
                 let found = resolve(&event.document, &name);
                 let expected: Vec<EventValue<'_>> = found.first.into_iter().chain(found.more).map(EventValue::from).collect();

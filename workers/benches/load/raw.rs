@@ -8,16 +8,16 @@ use std::{
 
 use serde_json::Value;
 
-/// Posts requests that are ready, so many at a time, and waits until all are answered without an error.
+/// Posts requests that are ready, in their order and so many at a time, and waits until all are answered without an error.
 pub async fn send(url: &str, requests: Vec<Vec<u8>>, clients: usize) -> Duration {
-    let requests = Arc::new(Mutex::new(requests));
+    let requests = Arc::new(Mutex::new(requests.into_iter()));
     let (client, url) = (reqwest::Client::new(), format!("{url}/_bulk?filter_path=errors"));
     let started = Instant::now();
     let clients = (0..clients).map(|_| {
         let (client, url, requests) = (client.clone(), url.clone(), Arc::clone(&requests));
         tokio::spawn(async move {
             loop {
-                let Some(request) = requests.lock().unwrap().pop() else { break };
+                let Some(request) = requests.lock().unwrap().next() else { break };
                 let post = || client.post(&url).header("content-type", "application/x-ndjson").body(request.clone()).send();
                 let mut answer = post().await.unwrap();
                 // The server has no memory for it just now.
