@@ -41,7 +41,6 @@ mod preprocess;
 mod quantity;
 mod secret;
 mod server;
-mod service;
 mod status;
 mod store;
 mod template;

@@ -7,6 +7,7 @@ pub(crate) mod monitoring;
 pub(crate) mod network;
 pub(crate) mod role;
 pub(crate) mod scaling;
+pub(crate) mod service;
 
 #[cfg(test)]
 mod cluster_tests;
@@ -30,7 +31,7 @@ use super::{
     child::{Child, Id},
     dereference::Children,
     owner::Component,
-    service, store,
+    store,
     template::{self, Settled},
     validate::{Broker, Set, Store, Valid},
 };

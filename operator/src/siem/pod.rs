@@ -4,10 +4,10 @@
 use k8s_openapi::{
     api::core::v1::{
         Affinity, Capabilities, ContainerPort, EmptyDirVolumeSource, EnvVar, EnvVarSource, ObjectFieldSelector, PodAffinityTerm,
-        PodAntiAffinity, PodSecurityContext, ResourceRequirements, SeccompProfile, SecurityContext, Volume, VolumeMount,
+        PodAntiAffinity, PodSecurityContext, ResourceRequirements, SeccompProfile, SecurityContext, ServicePort, Volume, VolumeMount,
         WeightedPodAffinityTerm,
     },
-    apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::LabelSelector},
+    apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::LabelSelector, util::intstr::IntOrString},
 };
 use redoubt_crds::Resources;
 
@@ -91,6 +91,17 @@ pub(crate) fn port(name: &str, number: u16) -> ContainerPort {
         container_port: i32::from(number),
         protocol: Some("TCP".to_owned()),
         ..ContainerPort::default()
+    }
+}
+
+/// A port of a Service that is the same in the pod.
+pub(crate) fn service_port(name: String, port: u16, protocol: &str) -> ServicePort {
+    ServicePort {
+        name: Some(name),
+        port: i32::from(port),
+        target_port: Some(IntOrString::Int(i32::from(port))),
+        protocol: Some(protocol.to_owned()),
+        ..ServicePort::default()
     }
 }
 

@@ -19,7 +19,7 @@ use super::{
 use crate::siem::{
     owner::{Component, Owner},
     pod::{self, User},
-    server, service,
+    server,
     template::{MadeFrom, Settled},
     validate::Broker,
 };
@@ -99,7 +99,7 @@ pub(crate) fn services(owner: &Owner) -> [Service; 2] {
     let clients = ServiceSpec {
         type_: Some("ClusterIP".to_owned()),
         selector: pods.clone(),
-        ports: Some(vec![service::named("amqps".to_owned(), BROKER_PORT, "TCP")]),
+        ports: Some(vec![pod::service_port("amqps".to_owned(), BROKER_PORT, "TCP")]),
         ..ServiceSpec::default()
     };
     let ports = [
@@ -112,7 +112,7 @@ pub(crate) fn services(owner: &Owner) -> [Service; 2] {
     let nodes = ServiceSpec {
         cluster_ip: Some("None".to_owned()),
         selector: pods,
-        ports: Some(ports.map(|(name, port)| service::named(name.to_owned(), port, "TCP")).into()),
+        ports: Some(ports.map(|(name, port)| pod::service_port(name.to_owned(), port, "TCP")).into()),
         // They look for each other before they are ready.
         publish_not_ready_addresses: Some(true),
         ..ServiceSpec::default()

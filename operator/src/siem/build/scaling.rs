@@ -21,8 +21,7 @@ use crate::siem::{
     child::Child,
     foreign::Foreign,
     owner::Component,
-    pod::{HEALTH_PORT, HEALTH_PORT_NAME},
-    service::named,
+    pod::{HEALTH_PORT, HEALTH_PORT_NAME, service_port},
     validate::Valid,
 };
 
@@ -109,7 +108,7 @@ pub(crate) fn service(valid: &Valid) -> Option<Service> {
         spec: Some(ServiceSpec {
             type_: Some("ClusterIP".to_owned()),
             selector: valid.owner.pods(Component::Process).match_labels,
-            ports: Some(vec![named(HEALTH_PORT_NAME.to_owned(), HEALTH_PORT, "TCP")]),
+            ports: Some(vec![service_port(HEALTH_PORT_NAME.to_owned(), HEALTH_PORT, "TCP")]),
             ..ServiceSpec::default()
         }),
         status: None,

@@ -21,7 +21,7 @@ use super::{
 use crate::siem::{
     owner::{Component, Owner},
     pod::{self, User},
-    server, service,
+    server,
     template::{MadeFrom, Settled},
     validate::{Set, Store},
 };
@@ -61,14 +61,14 @@ pub(crate) fn services(owner: &Owner) -> [Service; 3] {
     let headless = |selector, port: (&str, u16)| ServiceSpec {
         cluster_ip: Some("None".to_owned()),
         selector,
-        ports: Some(vec![service::named(port.0.to_owned(), port.1, "TCP")]),
+        ports: Some(vec![pod::service_port(port.0.to_owned(), port.1, "TCP")]),
         publish_not_ready_addresses: Some(true),
         ..ServiceSpec::default()
     };
     let clients = ServiceSpec {
         type_: Some("ClusterIP".to_owned()),
         selector: select(Some(DATA)),
-        ports: Some(vec![service::named("http".to_owned(), STORE_PORT, "TCP")]),
+        ports: Some(vec![pod::service_port("http".to_owned(), STORE_PORT, "TCP")]),
         ..ServiceSpec::default()
     };
     let service = |name: String, spec| Service { metadata: owner.child(name, Component::Store), spec: Some(spec), status: None };

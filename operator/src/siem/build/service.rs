@@ -2,13 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::{
-    api::core::v1::{Service, ServicePort, ServiceSpec},
-    apimachinery::pkg::util::intstr::IntOrString,
-};
+use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 
-use super::{
+use crate::siem::{
     owner::Component,
+    pod::service_port,
     preprocess::{Listener, Transport},
     validate::Valid,
 };
@@ -38,16 +36,5 @@ pub(crate) fn ingest(valid: &Valid) -> Service {
 }
 
 fn port(name: String, listener: Listener) -> ServicePort {
-    named(name, listener.port, listener.transport.as_str())
-}
-
-/// A port that is the same in the Service and in the pod.
-pub(crate) fn named(name: String, port: u16, protocol: &str) -> ServicePort {
-    ServicePort {
-        name: Some(name),
-        port: i32::from(port),
-        target_port: Some(IntOrString::Int(i32::from(port))),
-        protocol: Some(protocol.to_owned()),
-        ..ServicePort::default()
-    }
+    service_port(name, listener.port, listener.transport.as_str())
 }
