@@ -46,7 +46,7 @@ pub struct Event {
 
 impl Event {
     /// The value at a dotted path such as `source.ip` or `details.EventData.Image`. At each level a key that itself holds dots
-    /// (`details["id.orig_h"]`) is found too, the nested reading first.
+    /// (`details["id.orig_h"]`) is found too, and before what is nested.
     #[must_use]
     pub fn get(&self, path: &str) -> Option<&Value> {
         lookup(&self.document, path)
@@ -81,28 +81,32 @@ pub fn lookup<'a>(object: &'a Map<String, Value>, path: &str) -> Option<&'a Valu
     if let Some(value) = object.get(path) {
         return Some(value);
     }
-    for (dot, _) in path.match_indices('.') {
-        if let Some(Value::Object(inner)) = object.get(&path[..dot])
-            && let Some(value) = lookup(inner, &path[dot + 1..])
-        {
-            return Some(value);
-        }
-    }
-    None
+    let dots = path.bytes().enumerate().filter(|(_, byte)| *byte == b'.').map(|(dot, _)| dot);
+    dots.filter_map(|dot| lookup(object.get(&path[..dot])?.as_object()?, &path[dot + 1..])).next()
+}
+
+/// The first name of a dotted path and what follows, where something does. Paths are short: a look at each byte is done sooner than a
+/// search for a character begins.
+pub(crate) fn split_path(path: &str) -> Option<(&str, &str)> {
+    let dot = path.bytes().position(|byte| byte == b'.')?;
+    Some((&path[..dot], &path[dot + 1..]))
 }
 
 /// Writes a value at a dotted path of an object. See [`Event::set`].
 pub fn insert(object: &mut Map<String, Value>, path: &str, value: Value) {
-    let Some((head, rest)) = path.split_once('.') else {
-        object.insert(path.to_owned(), value);
-        return;
-    };
-    if !matches!(object.get(head), Some(Value::Object(_))) {
-        object.insert(head.to_owned(), Value::Object(Map::new()));
-    }
+    let _ = replace(object, path, value);
+}
+
+/// The same; gives back what stood there.
+pub(crate) fn replace(object: &mut Map<String, Value>, path: &str, value: Value) -> Option<Value> {
+    let Some((head, rest)) = split_path(path) else { return object.insert(path.to_owned(), value) };
     if let Some(Value::Object(inner)) = object.get_mut(head) {
-        insert(inner, rest, value);
+        return replace(inner, rest, value);
     }
+    let mut inner = Map::new();
+    insert(&mut inner, rest, value);
+    object.insert(head.to_owned(), Value::Object(inner));
+    None
 }
 
 /// Adds a tag to `tags` once, making the array where there is none.

@@ -26,6 +26,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use redoubt::{
     batch,
     broker::{
@@ -150,7 +151,7 @@ fn documents(bodies: &[Body]) -> Vec<Document> {
     let plan = load_and_compile(&[load::samples()]).plan;
     let mut documents = Vec::with_capacity(EVENTS);
     for (source, _, body) in bodies {
-        for record in frame(plan.sources[*source].format, body).into_iter().flatten() {
+        for record in frame(plan.sources[*source].format, text(body)).into_iter().flatten() {
             // As ingest stamps it: what an id costs the server depends on how it looks.
             let id = Uuid::now_v7().to_string();
             let (received_millis, source) = (now_millis(), (*source).into());
@@ -162,6 +163,10 @@ fn documents(bodies: &[Body]) -> Vec<Document> {
         }
     }
     documents
+}
+
+fn text(body: &Bytes) -> &str {
+    std::str::from_utf8(body).unwrap()
 }
 
 fn files_below(folder: &Path) -> Vec<PathBuf> {
@@ -328,7 +333,7 @@ impl Site {
     /// Makes sure that raw requests carry what the SIEM stores. Ids and times differ, but are as long.
     async fn alike(&self, rules: &Path, documents: &[Document], (source, count, body): &Body) {
         let mut siem = self.start("alike", rules).await;
-        load::post(&reqwest::Client::new(), source, body).await;
+        load::post(&reqwest::Client::new(), source, body.clone()).await;
         let store = self.store("alike").await;
         let started = Instant::now();
         let stored = loop {
@@ -391,7 +396,7 @@ impl Site {
         for number in 0..MARKS {
             clock.tick().await;
             let id = format!("mark-{number}");
-            load::post(&client, "marks", &json!({"event": {"id": id}, "mark": true}).to_string()).await;
+            load::post(&client, "marks", json!({"event": {"id": id}, "mark": true}).to_string().into()).await;
             accepted.insert(id, Instant::now());
         }
         let deadline = Instant::now() + Duration::from_secs(60);
@@ -507,9 +512,9 @@ fn load_at(rate: f64, bodies: Arc<Vec<Body>>, stop: Arc<AtomicBool>) -> JoinHand
                 if stop.load(Ordering::Relaxed) {
                     return;
                 }
-                let body = body.replace("\"eventID\":\"", &format!("\"eventID\":\"{pass}."));
+                let body = text(body).replace("\"eventID\":\"", &format!("\"eventID\":\"{pass}."));
                 tokio::time::sleep_until((started + Duration::from_secs_f64(f64::from(sent) / rate)).into()).await;
-                load::post(&client, source, &body).await;
+                load::post(&client, source, body.into()).await;
                 sent += u32::try_from(*count).unwrap();
             }
         }

@@ -306,8 +306,11 @@ impl Worked {
     }
 
     fn count(self, metrics: &Metrics) {
-        for (source, end) in self.ends {
-            metrics.events_processed.get_or_create(&ProcessLabels { source, outcome: end.as_str() }).inc();
+        // A message holds events of few sources, one after the other, and most end alike.
+        for alike in self.ends.chunk_by(|one, next| one == next) {
+            let (source, end) = &alike[0];
+            let labels = ProcessLabels { source: Arc::clone(source), outcome: end.as_str() };
+            metrics.events_processed.get_or_create(&labels).inc_by(alike.len() as u64);
         }
         metrics.matches_excepted.inc_by(self.excepted);
         metrics.rule_failures.inc_by(self.failed);

@@ -21,6 +21,7 @@ mod tests;
 
 use std::{ops::ControlFlow, sync::LazyLock};
 
+use serde_json::Map;
 use vrl::{
     compiler::{CompileConfig, TimeZone, compile_with_external, runtime::Runtime, runtime::Terminate, state::ExternalEnv},
     path::{OwnedSegment, OwnedTargetPath, PathPrefix},
@@ -52,6 +53,8 @@ static UTC: LazyLock<TimeZone> = LazyLock::new(|| TimeZone::parse("UTC").expect(
 pub struct Predicate {
     program: vrl::compiler::Program,
     needs: Needs,
+    /// Its answer to an event that has nothing of what it reads: most events have none, and the answer is always the same.
+    of_nothing: Option<bool>,
 }
 
 /// Which part of the document an expression reads.
@@ -88,7 +91,9 @@ impl Predicate {
             return Err(vec![Problem::new(field, "a condition cannot abort", "answer `false` instead")]);
         }
         let needs = Needs::of(&program.info().target_queries);
-        Ok(Self { program, needs })
+        let mut predicate = Self { program, needs, of_nothing: None };
+        predicate.of_nothing = predicate.test_value(&mut VrlEvent::from_document(Map::new())).ok();
+        Ok(predicate)
     }
 
     /// Whether it is true of an event. Copies only the top-level fields that the expression reads.
@@ -96,13 +101,21 @@ impl Predicate {
     /// # Errors
     /// A function that was called with `!` failed, or the budget of steps ran out; the text says which.
     pub fn test(&self, event: &Event) -> Result<bool, String> {
-        let mut target = match &self.needs {
-            Needs::Everything => VrlEvent::from_document(event.document.clone()),
-            Needs::Fields(names) => VrlEvent::from_document(
-                names.iter().filter_map(|name| event.document.get_key_value(name)).map(|(k, v)| (k.clone(), v.clone())).collect(),
-            ),
+        let read = match &self.needs {
+            Needs::Everything => event.document.clone(),
+            Needs::Fields(names) => {
+                let mut found = names.iter().filter_map(|name| event.document.get_key_value(name)).peekable();
+                if let (None, Some(answer)) = (found.peek(), self.of_nothing) {
+                    return Ok(answer);
+                }
+                // One after the other: collecting would sort them in a list of their own first.
+                found.fold(Map::new(), |mut read, (name, value)| {
+                    read.insert(name.clone(), value.clone());
+                    read
+                })
+            }
         };
-        self.test_value(&mut target)
+        self.test_value(&mut VrlEvent::from_document(read))
     }
 
     /// Whether it is true of an event that is in VRL's form already.

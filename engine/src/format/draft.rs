@@ -16,7 +16,7 @@ use super::{
     time::Clock,
 };
 use crate::{
-    event::{Event, RawEvent, add_tag, insert, lookup, rfc3339, scalar_text},
+    event::{Event, RawEvent, add_tag, insert, lookup, replace, rfc3339, scalar_text, split_path},
     source::Source,
 };
 
@@ -164,8 +164,15 @@ impl<'a> Draft<'a> {
 
     /// Copies native fields to ECS fields of a type.
     pub(super) fn copy(&mut self, table: &[(&str, &str, FieldType)]) {
+        let details = std::mem::take(&mut self.details);
+        self.copy_from(&details, table);
+        self.details = details;
+    }
+
+    /// The same, of native fields that are not among the details yet.
+    pub(super) fn copy_from(&mut self, fields: &Map<String, Value>, table: &[(&str, &str, FieldType)]) {
         for &(from, to, field_type) in table {
-            let Some(value) = self.details.get(from) else { continue };
+            let Some(value) = fields.get(from) else { continue };
             if says_nothing(value) {
                 continue;
             }
@@ -262,12 +269,11 @@ impl<'a> Draft<'a> {
 
     /// Writes what Redoubt itself says; what a sender wrote there is kept under `details`.
     fn state(&mut self, path: &str, value: Value) {
-        if let Some(claimed) = remove(&mut self.document, path)
-            && claimed != value
+        if let Some(claimed) = replace(&mut self.document, path, value)
+            && slot(&mut self.document, path).as_deref() != Some(&claimed)
         {
             self.keep_at(path, claimed);
         }
-        insert(&mut self.document, path, value);
     }
 
     /// The finished event: declared fields, ids, times, tags and bounds.
@@ -292,7 +298,7 @@ impl<'a> Draft<'a> {
             None => raw.id.clone(),
         };
         let shown_id = self.own_id.take().unwrap_or_else(|| raw.id.clone());
-        if lookup(&self.document, "event.id").and_then(scalar_text).is_some() {
+        if lookup(&self.document, "event.id").is_some_and(|claimed| !claimed.is_array() && !claimed.is_object() && !claimed.is_null()) {
             insert(&mut self.document, "event.id", Value::String(shown_id));
         } else {
             // A list or an object is no id; it is kept as what the sender wrote.
@@ -351,7 +357,7 @@ pub(super) fn is_path(key: &str) -> bool {
 
 /// Writes a value at a dotted path where nothing stands; gives it back when its place, or one on the way, is taken. Objects merge.
 fn place(map: &mut Map<String, Value>, path: &str, value: Value) -> Result<(), Value> {
-    let Some((head, rest)) = path.split_once('.') else {
+    let Some((head, rest)) = split_path(path) else {
         return match map.get_mut(path) {
             None | Some(Value::Null) => {
                 map.insert(path.to_owned(), value);
@@ -398,7 +404,7 @@ fn merge(known: &mut Value, value: Value) -> Result<(), Value> {
 
 /// The value at a path of nested names.
 fn slot<'m>(map: &'m mut Map<String, Value>, path: &str) -> Option<&'m mut Value> {
-    match path.split_once('.') {
+    match split_path(path) {
         None => map.get_mut(path),
         Some((head, rest)) => match map.get_mut(head)? {
             Value::Object(inner) => slot(inner, rest),
@@ -408,7 +414,7 @@ fn slot<'m>(map: &'m mut Map<String, Value>, path: &str) -> Option<&'m mut Value
 }
 
 fn remove(map: &mut Map<String, Value>, path: &str) -> Option<Value> {
-    match path.split_once('.') {
+    match split_path(path) {
         None => map.remove(path),
         Some((head, rest)) => match map.get_mut(head)? {
             Value::Object(inner) => remove(inner, rest),

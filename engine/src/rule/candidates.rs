@@ -14,6 +14,10 @@ use super::{
     event_view::EventView,
 };
 
+/// Tables that are asked for each name and each value of an event. Their keys are the rules' own, so that no event can fill them with keys
+/// that clash, and a quicker hash than the standard one will do.
+type Table<V> = HashMap<Box<str>, V, foldhash::fast::RandomState>;
+
 /// The place of a rule in the list that the index was made from.
 type Place = u32;
 
@@ -24,7 +28,7 @@ pub(super) struct Candidates {
     /// Rules that every event has to be asked about.
     always: Vec<Place>,
     /// Fields with their names, by the first segment of these: an event has few segments, and rules ask for thousands of names.
-    fields: HashMap<Box<str>, Vec<(Box<str>, Field)>>,
+    fields: Table<Vec<(Box<str>, Field)>>,
     somewhere: Option<Texts>,
 }
 
@@ -32,7 +36,7 @@ pub(super) struct Candidates {
 #[derive(Default)]
 struct Field {
     present: Vec<Place>,
-    values: HashMap<Box<str>, Vec<Place>>,
+    values: Table<Vec<Place>>,
     texts: Option<Texts>,
 }
 

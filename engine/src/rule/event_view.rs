@@ -73,7 +73,7 @@ impl<'a> EventView<'a> {
         let document = &event.document;
         let details = document.get("details").and_then(Value::as_object);
         let native = |key: &str| details.is_some_and(|details| details.contains_key(key));
-        let mut view = Self { document, details, names: Vec::with_capacity(32), segments: Vec::new() };
+        let mut view = Self { document, details, names: Vec::with_capacity(64), segments: Vec::with_capacity(16) };
         details.into_iter().flatten().for_each(|(key, _)| view.add_segment(key));
         for (key, value) in document.iter().filter(|(key, _)| !native(key)) {
             view.add_segment(key);

@@ -6,11 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use serde_json::Value;
 
 /// Posts requests that are ready, in their order and so many at a time, and waits until all are answered without an error.
 pub async fn send(url: &str, requests: Vec<Vec<u8>>, clients: usize) -> Duration {
-    let requests = Arc::new(Mutex::new(requests.into_iter()));
+    let requests = Arc::new(Mutex::new(requests.into_iter().map(Bytes::from)));
     let (client, url) = (reqwest::Client::new(), format!("{url}/_bulk?filter_path=errors"));
     let started = Instant::now();
     let clients = (0..clients).map(|_| {

@@ -72,6 +72,19 @@ fn a_predicate_reads_only_the_fields_that_it_names() {
 }
 
 #[test]
+fn an_event_that_has_nothing_of_what_a_predicate_reads_gets_the_answer_of_the_expression() {
+    let other = event(json!({"other": 1}));
+    for source in ["exists(.a)", "!exists(.a)", ".a.b == null || .c == 1", r#".a != "x""#, r#"contains(string!(.a), "x")"#, "true", "false"]
+    {
+        let predicate = Predicate::compile(source, "spec.when").unwrap();
+
+        let evaluated = predicate.test_value(&mut VrlEvent::from_document(other.document.clone()));
+
+        assert_eq!(predicate.test(&other), evaluated, "{source}");
+    }
+}
+
+#[test]
 fn a_predicate_that_fails_says_what_failed() {
     let predicate = Predicate::compile(r#"contains(string!(.message), "x")"#, "spec.when").unwrap();
 

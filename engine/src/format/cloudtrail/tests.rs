@@ -66,7 +66,13 @@ fn variants_are_understood() {
         (json!({"userIdentity": {"type": "Root", "arn": "arn:aws:iam::111111111111:root"}}), json!({"user.name": "root"})),
         (json!({"userIdentity": {"type": "AWSService", "invokedBy": "x.amazonaws.com"}}), json!({"user": null})),
         (json!({"eventTime": "soon"}), json!({"@timestamp": "2025-11-04T12:00:00.000Z", "tags": ["_unparsed_value"]})),
+        (json!({"userIdentity": {"userName": "-", "arn": "arn:aws:iam::111111111111:user/ann"}}), json!({"user.name": "ann"})),
+        (
+            json!({"userIdentity": null, "userIdentity.principalId": "AIE", "userIdentity.sessionContext.sessionIssuer.userName": "r"}),
+            json!({"user": {"name": "r", "id": "AIE"}}),
+        ),
         (json!({"eventID": null}), json!({"event.id": "raw-1"})),
+        (json!({"eventID": "-"}), json!({"event.id": "raw-1"})),
     ];
 
     for (changes, expected) in cases {

@@ -10,7 +10,7 @@
 //! writes last sees both. Never is a look asked for in the index just written: it would make the cluster refresh it.
 
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -272,7 +272,8 @@ impl Writer<'_> {
     async fn copies(&self, lines: &[(&Line, &str)]) -> Result<Vec<(usize, String, Sequence)>, StoreError> {
         let days: Days = lines.iter().flat_map(|(line, _)| around(line.day).map(|day| (line.family, day))).collect();
         let listed = self.indices.list(self.transport, &days).await?;
-        let mut by_day: HashMap<(Family, Date), Vec<String>> = HashMap::new();
+        // Of few entries, and asked three times a line.
+        let mut by_day: BTreeMap<(Family, Date), Vec<String>> = BTreeMap::new();
         for (family, generation) in listed {
             let name = self.indices.names().series(family, &generation);
             by_day.entry((family, generation.day)).or_default().push(name);

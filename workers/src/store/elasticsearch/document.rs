@@ -4,8 +4,10 @@
 //! refuse, because its time is none or its message an object, goes in a form that fits, and its own text goes along unsearched; what
 //! comes back is always the document as it was. So does one with texts that `flat_object` would refuse: it goes without them.
 
+use std::io;
+
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value, json, ser::Formatter, ser::Serializer};
 
 use super::mappings::{TREES, Trees};
 use crate::store::Rejection;
@@ -26,7 +28,7 @@ const MAX_ID_BYTES: usize = 512;
 /// Documents whose JSON is longer are refused, in bytes.
 const MAX_SOURCE_BYTES: usize = 16 << 20;
 /// So much room a document gets at first, in bytes: few need more.
-const USUAL_BYTES: usize = 2 << 10;
+const USUAL_BYTES: usize = 4 << 10;
 /// Deeper documents are refused: no JSON parser would read them back.
 const MAX_DEPTH: usize = 120;
 /// A text in a `flat_object` is one term together with its path; longer ones are refused, in bytes. Lucene's limit.
@@ -48,22 +50,13 @@ pub(super) fn encode(id: &str, received_millis: i64, body: &Map<String, Value>, 
     if id.is_empty() || id.len() > MAX_ID_BYTES {
         return Err(refuse(format!("the id has {} bytes; from 1 to {MAX_ID_BYTES} are allowed", id.len())));
     }
-    if body.values().any(|value| is_deeper_than(value, MAX_DEPTH - 1)) {
-        return Err(refuse(format!("nested deeper than {MAX_DEPTH} levels; flatten it or keep it as text")));
-    }
     let unwritable = |error: serde_json::Error| refuse(format!("cannot be written as JSON: {error}"));
+    let mut json = to_json(body).map_err(unwritable)?;
     let mut own = Own { id, received: received_millis, source: None };
-    let mut json = match fitting(body, received_millis, trees) {
-        None => {
-            let mut json = Vec::with_capacity(USUAL_BYTES);
-            serde_json::to_writer(&mut json, body).map_err(unwritable)?;
-            json
-        }
-        Some(changed) => {
-            own.source = Some(serde_json::to_string(body).map_err(unwritable)?);
-            serde_json::to_vec(&changed).map_err(unwritable)?
-        }
-    };
+    if let Some(changed) = fitting(body, received_millis, trees) {
+        let whole = std::mem::replace(&mut json, to_json(&changed).map_err(unwritable)?);
+        own.source = Some(String::from_utf8(whole).map_err(|error| refuse(error.to_string()))?);
+    }
     if json.len() > MAX_SOURCE_BYTES {
         return Err(refuse(format!("has {} bytes, more than {MAX_SOURCE_BYTES}; split it", json.len())));
     }
@@ -166,12 +159,49 @@ fn holds_object(value: &Value) -> bool {
     }
 }
 
-fn is_deeper_than(value: &Value, levels: usize) -> bool {
-    match value {
-        Value::Object(_) | Value::Array(_) if levels == 0 => true,
-        Value::Object(members) => members.values().any(|member| is_deeper_than(member, levels - 1)),
-        Value::Array(values) => values.iter().any(|value| is_deeper_than(value, levels - 1)),
-        _ => false,
+/// The plain JSON of a document that is not nested too deep.
+fn to_json(body: &Map<String, Value>) -> Result<Vec<u8>, serde_json::Error> {
+    let mut json = Vec::with_capacity(USUAL_BYTES);
+    body.serialize(&mut Serializer::with_formatter(&mut json, Shallow::default()))?;
+    Ok(json)
+}
+
+/// Writes JSON without spaces, and fails at an object or array that is nested too deep: asked as it is written, the depth costs no walk
+/// through the document of its own.
+#[derive(Default)]
+struct Shallow {
+    levels: usize,
+}
+
+impl Shallow {
+    fn descend(&mut self) -> io::Result<()> {
+        self.levels += 1;
+        if self.levels > MAX_DEPTH {
+            return Err(io::Error::other(format!("nested deeper than {MAX_DEPTH} levels; flatten it or keep it as text")));
+        }
+        Ok(())
+    }
+}
+
+impl Formatter for Shallow {
+    fn begin_object<W: io::Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.descend()?;
+        writer.write_all(b"{")
+    }
+
+    fn end_object<W: io::Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.levels -= 1;
+        writer.write_all(b"}")
+    }
+
+    fn begin_array<W: io::Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.descend()?;
+        writer.write_all(b"[")
+    }
+
+    fn end_array<W: io::Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.levels -= 1;
+        writer.write_all(b"]")
     }
 }
 
