@@ -76,6 +76,8 @@ const MARKS: usize = 1_500;
 const MARK_EVERY: Duration = Duration::from_millis(20);
 /// How often Elasticsearch is asked for new alerts: the resolution of that time.
 const ASK_EVERY: Duration = Duration::from_millis(50);
+/// How many it looks at: those of four seconds. More would be work of its own for the server that is measured.
+const ASK_FOR: usize = 200;
 
 /// What the timed events come by, and what finds them.
 const MARK: &str = "
@@ -452,7 +454,7 @@ impl Site {
         let store = self.store(prefix).await;
         tokio::spawn(async move {
             while !stop.load(Ordering::Relaxed) {
-                let request = SearchRequest { query: "rule.name:mark".to_owned(), size: 500, ..SearchRequest::default() };
+                let request = SearchRequest { query: "rule.name:mark".to_owned(), size: ASK_FOR, ..SearchRequest::default() };
                 let found = store.search(Family::Alerts, request).await.unwrap();
                 let now = Instant::now();
                 for hit in found.hits {

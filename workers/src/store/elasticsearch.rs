@@ -99,7 +99,7 @@ impl ElasticsearchStore {
         let mut store = Self::new(spec, secrets, options);
         let Cluster { transport, indices } = &*store.cluster;
         let names = indices.names();
-        let settings = IndexSettings { shards: spec.shards, replicas: spec.replicas, refresh_millis: options.refresh.as_millis().max(1) };
+        let settings = IndexSettings { shards: spec.shards, replicas: spec.replicas, refresh: options.refresh };
         let server = server(transport).await?;
         info!(server, prefix = spec.prefix, "the store is a cluster");
         templates::put(transport, names, &settings).await?;

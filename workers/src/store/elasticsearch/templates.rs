@@ -8,6 +8,8 @@
 //! They are put at the start, unless they are there as they should be or a newer product has put its own. An index that is there already gets the fields that are new to it;
 //! what cannot change in place waits for the next index, and the log says so.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
@@ -28,26 +30,33 @@ const MAX_FIELDS: u64 = 2000;
 pub(super) struct IndexSettings {
     pub(super) shards: u16,
     pub(super) replicas: u16,
-    pub(super) refresh_millis: u128,
+    /// How soon a search sees what is written.
+    pub(super) refresh: Duration,
 }
 
 impl IndexSettings {
     /// What an index that is there can take over, in the cluster's own words.
-    fn changeable(&self) -> Map<String, Value> {
-        let settings = [("number_of_replicas", self.replicas.to_string()), ("refresh_interval", format!("{}ms", self.refresh_millis))];
+    fn changeable(&self, family: Family) -> Map<String, Value> {
+        let settings = [("number_of_replicas", self.replicas.to_string()), ("refresh_interval", self.refresh_interval(family))];
         settings.into_iter().map(|(name, value)| (name.to_owned(), Value::String(value))).collect()
     }
 
+    /// Records are few, and people wait for them: they are refreshed twice as often. A node of two cores refreshes one index at a time, and
+    /// so each of theirs may have to wait for a long one of the events.
+    fn refresh_interval(&self, family: Family) -> String {
+        let refresh = if family.is_series() { self.refresh } else { self.refresh / 2 };
+        format!("{}ms", refresh.as_millis().max(1))
+    }
+
+    /// What all families have in common.
     fn of_templates(&self, dialect: Dialect) -> Value {
         let mut settings = json!({
             "index.number_of_shards": self.shards,
             // An answer means that it is on disk.
             "index.translog.durability": "request",
             "index.mapping.total_fields.limit": MAX_FIELDS,
+            "index.number_of_replicas": self.replicas.to_string(),
         });
-        for (name, value) in self.changeable() {
-            settings[format!("index.{name}")] = value;
-        }
         if dialect.limits_fields {
             settings["index.mapping.total_fields.ignore_dynamic_beyond_limit"] = json!(true);
         }
@@ -110,7 +119,10 @@ fn bodies(names: &Names, settings: &IndexSettings, dialect: Dialect, digest: &st
             "priority": PRIORITY,
             "version": VERSION,
             "composed_of": parts,
-            "template": {"mappings": mappings::of(family, dialect)},
+            "template": {
+                "mappings": mappings::of(family, dialect),
+                "settings": {"index.refresh_interval": settings.refresh_interval(family)},
+            },
             "_meta": meta,
         });
         bodies.push((format!("/_index_template/{}", names.template(family.as_str())), body));
@@ -150,15 +162,15 @@ async fn there(transport: &Transport, names: &Names) -> Result<Option<There>, St
     Ok(serde_json::from_value(found["index_templates"][0]["index_template"]["_meta"]["redoubt"].clone()).ok())
 }
 
-/// Brings indices that are there up to their templates: adds fields, and changes the settings that can change.
+/// Brings indices that are there, one of each family in order, up to their templates: adds fields, and changes the settings that can change.
 pub(super) async fn upgrade(transport: &Transport, indices: &[String], settings: &IndexSettings) -> Result<(), StoreError> {
     let there: Value = transport.ask(&Request::get(format!("/{}", indices.join(",")))).await?.done()?;
-    for index in indices {
+    for (index, family) in indices.iter().zip(Family::ALL) {
         let mapping = &there[index]["mappings"];
         if mapping["_meta"]["redoubt"]["version"].as_u64().is_none_or(|version| version < VERSION) {
             add_fields(transport, index, mapping).await?;
         }
-        let wanted = settings.changeable();
+        let wanted = settings.changeable(family);
         let present = &there[index]["settings"]["index"];
         if wanted.iter().any(|(name, value)| present[name] != *value)
             && let Err(error) = done(transport, Request::put(format!("/{index}/_settings"), &json!({"index": wanted}))).await

@@ -269,6 +269,30 @@ async fn an_index_of_before_gets_the_fields_that_are_new() {
     assert_eq!(mapping["_meta"]["redoubt"]["version"], 1);
 }
 
+/// How often the servers' indices of events and of alerts are refreshed.
+async fn refresh_intervals(url: &str, prefix: &str) -> [String; 2] {
+    let told = ask(url, &format!("/{prefix}-*/_settings?flat_settings=true")).await;
+    ["events", "alerts"].map(|family| {
+        let of_family = |name: &&String| name.starts_with(&format!("{prefix}-{family}"));
+        let index = told.as_object().unwrap().keys().find(of_family).unwrap_or_else(|| panic!("no index of {family} in {told}"));
+        told[index]["settings"]["index.refresh_interval"].as_str().unwrap().to_owned()
+    })
+}
+
+#[tokio::test]
+async fn alerts_are_refreshed_twice_as_often_as_events_in_new_indices_and_in_those_that_are_there() {
+    let Some(server) = server() else { return };
+    let spec = cluster(server.url(), &unique_prefix());
+    for (refresh, events, alerts) in [(2000, "2000ms", "1000ms"), (5000, "5000ms", "2500ms"), (1, "1ms", "1ms")] {
+        let options = Options { refresh: Duration::from_millis(refresh), ..Options::default() };
+
+        let store = ElasticsearchStore::open(&spec, Secrets::new("no-secrets"), &options).await.unwrap();
+
+        assert_eq!(refresh_intervals(server.url(), &spec.prefix).await, [events, alerts]);
+        store.close().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn patterns_and_networks_in_details_find_what_the_key_holds() {
     let Some(server) = server() else { return };
