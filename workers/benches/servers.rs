@@ -385,6 +385,7 @@ impl Site {
     async fn latency(&self, rules: &Path, bodies: &Arc<Vec<Body>>, rate: f64) {
         let prefix = "latency";
         let mut siem = self.start(prefix, rules).await;
+        self.settled().await;
         let stop = Arc::new(AtomicBool::new(false));
         let background = load_at(rate, Arc::clone(bodies), Arc::clone(&stop));
         let on_topic: Seen = Arc::default();
